@@ -1,0 +1,50 @@
+"""invsolve solves batches of inverse problems with differentiable forward models.
+
+Names load on first use, so that `import invsolve` and `invsolve --help` need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from invsolve._version import __version__
+
+if TYPE_CHECKING:
+    from invsolve.data.dataset import Dataset
+    from invsolve.data.solution import Solution, Status
+    from invsolve.data.store import read_dataset, read_solution, write_dataset, write_solution
+    from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, OutputError
+    from invsolve.models.base import ForwardModel, Normal, Parameter, Uniform
+    from invsolve.options import Options
+    from invsolve.pipeline import Comparison, compare, compare_solutions, generate, solve
+    from invsolve.registry import load_model
+    from invsolve.run import Settings
+
+_HOMES = {
+    "invsolve.data.dataset": ("Dataset",),
+    "invsolve.data.solution": ("Solution", "Status"),
+    "invsolve.data.store": ("read_dataset", "read_solution", "write_dataset", "write_solution"),
+    "invsolve.errors": ("DataError", "InvsolveError", "ModelError", "OptionError", "OutputError"),
+    "invsolve.models.base": ("ForwardModel", "Normal", "Parameter", "Uniform"),
+    "invsolve.options": ("Options",),
+    "invsolve.pipeline": ("Comparison", "compare", "compare_solutions", "generate", "solve"),
+    "invsolve.registry": ("load_model",),
+    "invsolve.run": ("Settings",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604  every name is a string, sorted
+    "__version__",
+    *sorted(_HOME_OF),
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'invsolve' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,55 @@
+"""One result object for a solved batch: what the table shows and the JSON holds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from invsolve.data.solution import Solution
+
+
+def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None) -> dict[str, Any]:
+    """The `solve --json` document (contract, section 5); `loss_true` (n,) are the losses at x_true where known."""
+    summary: dict[str, Any] = {
+        "schema": "invsolve-solve/1",
+        "model": solution.attributes.get("model"),
+        "method": solution.attributes.get("method"),
+        "n": len(solution),
+        "loss": quantiles(solution.loss),
+        "loss_initial": quantiles(solution.loss_initial),
+        "status": solution.status_counts(),
+        "evaluations": totals(solution.evaluations),
+        "gradients": totals(solution.gradients),
+        "seconds": solution.attributes.get("seconds"),
+        "out": out,
+    }
+    if loss_true is not None:
+        summary["solved"] = float(is_solved(solution, loss_true).mean())
+    return summary
+
+
+def is_solved(solution: Solution, loss_true: np.ndarray) -> np.ndarray:
+    """Which examples (n,) are solved: L ≤ 1.05·L(x_true) + 10⁻³·L(x_initial) (contract, section 1)."""
+    with np.errstate(invalid="ignore"):
+        return np.isfinite(solution.loss) & np.isfinite(loss_true) & (solution.loss <= 1.05 * loss_true + 1e-3 * solution.loss_initial)
+
+
+def quantiles(values: np.ndarray) -> dict[str, float | None]:
+    """Mean, median, 90 % quantile and maximum; NaN counts as +∞, and an infinite result is None."""
+    values = np.where(np.isnan(values), np.inf, values)
+    # Between a number and infinity there is nothing to interpolate.
+    at = np.quantile(values, [0.5, 0.9, 1.0], method="linear" if np.isfinite(values).all() else "higher")
+    found = dict(zip(("mean", "median", "p90", "max"), (values.mean(), *at), strict=True))
+    return {name: finite_or_none(value) for name, value in found.items()}
+
+
+def totals(counts: np.ndarray) -> dict[str, float | int]:
+    """Total, mean and maximum of a column of counts."""
+    return {"total": int(counts.sum()), "mean": float(counts.mean()), "max": int(counts.max())}
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON knows no infinity."""
+    return float(value) if math.isfinite(value) else None

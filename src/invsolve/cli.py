@@ -1,0 +1,446 @@
+"""The commands: each reads its flags, takes the road of pipeline.py, and shows or prints the one result object.
+
+Only the standard library and typer are imported at the top, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from invsolve._version import __version__
+from invsolve.config import duration_seconds, load_config
+from invsolve.errors import InvsolveError, OptionError
+
+if TYPE_CHECKING:
+    from invsolve.data.dataset import Dataset
+    from invsolve.run import Settings
+
+app = typer.Typer(
+    name="invsolve",
+    help="Solve batches of inverse problems with differentiable forward models.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="List the forward models; `models show NAME` tells one's parameters and options.")
+methods_app = typer.Typer(help="List the methods; `methods show NAME` tells one's options.")
+app.add_typer(models_app, name="models")
+app.add_typer(methods_app, name="methods")
+
+DONE, UNSATISFIED = 0, 3
+_CONFIG = "invsolve.config"  # where a command finds the option tables of its --config
+
+
+def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    if path is not None:
+        flags = {p.name for p in ctx.command.params if p.name}
+        values, tables = load_config(path, flags)
+        ctx.default_map = {**(ctx.default_map or {}), **values}
+        ctx.meta[_CONFIG] = tables
+    return path
+
+
+Data = Annotated[Path, typer.Argument(metavar="DATA.h5", help="dataset file (HDF5)", show_default=False)]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="registered name, path/to/file.py:F or package.module:F; default: the data's"),
+]
+Refine = Annotated[
+    str | None, typer.Option("--refine", metavar="METHOD", help="row method that polishes each solution, or none")
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:1")]
+DType = Annotated[str, typer.Option("--dtype", metavar="NAME", help="float64 or float32; losses are float64 always")]
+Seed = Annotated[int, typer.Option("--seed", help="of everything random")]
+Assign = Annotated[list[str] | None, typer.Option("-O", metavar="KEY=VALUE", help="method option, repeatable")]
+ModelAssign = Annotated[list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="model option, repeatable")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="RUN.toml", callback=_read_config, is_eager=True, help="flags from a file; flags win"),
+]
+MaxEvaluations = Annotated[
+    int | None, typer.Option("--max-evaluations", metavar="N", help="of F per example, everything included")
+]
+TimeLimit = Annotated[
+    str | None, typer.Option("--time-limit", metavar="TIME", help="such as 90, 45s, 30m or 1h30m; then the best so far")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="examples in one batched call, at most")]
+AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no messages")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
+Targets = Annotated[str, typer.Option("--targets", metavar="PATH", help="dataset inside the file")]
+Identifiers = Annotated[str, typer.Option("--identifiers", metavar="PATH", help="dataset or group inside the file")]
+X0 = Annotated[str, typer.Option("--x0", metavar="PATH", help="dataset inside the file")]
+Sigma = Annotated[str, typer.Option("--sigma", metavar="PATH", help="dataset inside the file")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        print(f"invsolve {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+@app.command()
+def solve(
+    ctx: typer.Context,
+    data: Data,
+    model: Model = None,
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="see `invsolve methods`")] = "bfgs",
+    refine: Refine = None,
+    device: Device = "auto",
+    dtype: DType = "float64",
+    seed: Seed = 0,
+    option: Assign = None,
+    model_option: ModelAssign = None,
+    config: Config = None,
+    max_evaluations: MaxEvaluations = None,
+    time_limit: TimeLimit = None,
+    batch_size: BatchSize = 1024,
+    targets: Targets = "targets",
+    identifiers: Identifiers = "identifiers",
+    x0: X0 = "x0",
+    sigma: Sigma = "sigma",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="default: DATA.METHOD.h5")] = None,
+    overwrite: Overwrite = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run of the same command")] = False,
+    fail_above: Annotated[
+        float | None, typer.Option("--fail-above", metavar="LOSS", help="exit with 3 if any example's loss is above")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Solve every example of DATA.h5 and write the solutions with a loss report."""
+    from invsolve import console
+    from invsolve.analysis.summary import summarize
+    from invsolve.run import Run
+
+    _no_table_of_one_method(ctx)
+    settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size)
+    settings = _with_method(settings, method, _assigned(ctx, "options", option, "-O"))
+    dataset = _dataset(data, targets, identifiers, x0, sigma)
+    run = Run(dataset, model, _assigned(ctx, "model_options", model_option, "-M"), settings)
+    target = out or data.with_name(f"{data.stem}.{method}.h5")
+    with _watched(quiet) as (control, signals):
+        solution = run.solve(target, overwrite, resume, control)
+    summary = summarize(solution, run.loss_true(), str(target))
+    if as_json:
+        _print_json(summary)
+    else:
+        console.show_solution(summary)
+    if signals:
+        if not quiet:
+            console.say(f"interrupted; '{_resume_command()}' goes on")
+        raise typer.Exit(128 + signals[0])
+    _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet)
+
+
+@app.command()
+def compare(
+    ctx: typer.Context,
+    data: Annotated[
+        list[Path], typer.Argument(metavar="DATA.h5 | A.h5 B.h5 ...", help="a dataset, or solutions of one dataset")
+    ],
+    methods: Annotated[
+        str | None, typer.Option("--methods", metavar="A,B,...", help="methods to run, such as bfgs,gd,jpo (the default)")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", metavar="NAME", help="what the others are held against; default: bfgs")
+    ] = None,
+    model: Model = None,
+    refine: Refine = None,
+    device: Device = "auto",
+    dtype: DType = "float64",
+    seed: Seed = 0,
+    option: Annotated[
+        list[str] | None, typer.Option("-O", metavar="METHOD.KEY=VALUE", help="option of one method, repeatable")
+    ] = None,
+    model_option: ModelAssign = None,
+    config: Config = None,
+    max_evaluations: MaxEvaluations = None,
+    time_limit: TimeLimit = None,
+    batch_size: BatchSize = 1024,
+    targets: Targets = "targets",
+    identifiers: Identifiers = "identifiers",
+    x0: X0 = "x0",
+    sigma: Sigma = "sigma",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run several methods on the same dataset from the same starts, or hold finished solutions against each other."""
+    from invsolve import console, pipeline
+
+    signals: list[int] = []
+    if len(data) > 1:
+        _refuse_with_solutions(ctx)
+        comparison = pipeline.compare_solutions(data, baseline=baseline)
+    else:
+        names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
+        settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size)
+        options = _assigned_by_method(ctx, names, option)
+        with _watched(quiet) as (control, signals):
+            comparison = pipeline.compare(
+                _dataset(data[0], targets, identifiers, x0, sigma),
+                model,
+                names,
+                baseline=baseline,
+                settings=settings,
+                options=options,
+                model_options=_assigned(ctx, "model_options", model_option, "-M"),
+                control=control,
+            )
+    if as_json:
+        _print_json(comparison.to_json())
+    else:
+        console.show_comparison(comparison.to_json())
+    if signals:
+        raise typer.Exit(128 + signals[0])
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="registered name, file.py:F or package.module:F")],
+    n: Annotated[int, typer.Option("--n", metavar="N", help="number of examples")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="dataset file to write")],
+    noise: Annotated[
+        float | None, typer.Option("--noise", metavar="S", help="standard deviation; default: the model's")
+    ] = None,
+    seed: Seed = 0,
+    model_option: ModelAssign = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Simulate a dataset whose solutions are known."""
+    from invsolve import pipeline
+    from invsolve.data.files import check_writable
+    from invsolve.data.store import write_dataset
+    from invsolve.options import split_assignments
+
+    check_writable(out, overwrite)
+    dataset = pipeline.generate(model, n, noise=noise, seed=seed, **split_assignments(model_option or [], "-M"))
+    write_dataset(out, dataset, overwrite=overwrite)
+    print(f"{n} examples of {dataset.model} written to {out}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE.h5", help="dataset, solution or any HDF5 file")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in a dataset or solution file."""
+    from invsolve import console
+    from invsolve.inspection import inspect_file
+
+    description = inspect_file(file)
+    if as_json:
+        _print_json(description)
+    else:
+        console.show_file(description)
+
+
+@models_app.callback(invoke_without_command=True)
+def _models(ctx: typer.Context) -> None:
+    _list_entries(ctx, "models")
+
+
+@models_app.command("show")
+def _show_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="registered name, file.py:F or package.module:F")],
+    model_option: ModelAssign = None,
+) -> None:
+    """Show a model's parameters and options."""
+    from invsolve import console
+    from invsolve.inspection import describe_model
+    from invsolve.options import split_assignments
+
+    console.show_entry(describe_model(name, split_assignments(model_option or [], "-M")))
+
+
+@methods_app.callback(invoke_without_command=True)
+def _methods(ctx: typer.Context) -> None:
+    _list_entries(ctx, "methods")
+
+
+@methods_app.command("show")
+def _show_method(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Show a method's options."""
+    from invsolve import console
+    from invsolve.inspection import describe_method
+
+    console.show_entry(describe_method(name))
+
+
+def _list_entries(ctx: typer.Context, kind: str) -> None:
+    if ctx.invoked_subcommand is None:
+        from invsolve import console
+        from invsolve.inspection import list_entries
+
+        console.show_entries(kind, list_entries(kind))
+
+
+def _settings(
+    refine: str | None,
+    device: str,
+    dtype: str,
+    seed: int,
+    max_evaluations: int | None,
+    time_limit: str | None,
+    batch_size: int,
+) -> Settings:
+    from invsolve.run import Settings
+
+    return Settings(
+        refine=refine,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        max_evaluations=max_evaluations,
+        time_limit=None if time_limit is None else duration_seconds(time_limit),
+        batch_size=batch_size,
+    )
+
+
+def _with_method(settings: Settings, method: str, options: dict[str, Any]) -> Settings:
+    from dataclasses import replace
+
+    return replace(settings, method=method, method_options=options)
+
+
+def _dataset(path: Path, targets: str, identifiers: str, x0: str, sigma: str) -> Dataset:
+    from invsolve.data.store import read_dataset
+
+    return read_dataset(path, targets=targets, identifiers=identifiers, x0=x0, sigma=sigma)
+
+
+def _assigned(ctx: typer.Context, table: str, flags: list[str] | None, flag: str) -> dict[str, Any]:
+    """Options from the config's table and, winning over them, from the flags."""
+    from invsolve.options import split_assignments
+
+    return {**ctx.meta.get(_CONFIG, {}).get(table, {}), **split_assignments(flags or [], flag)}
+
+
+def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str] | None) -> dict[str, dict[str, Any]]:
+    options: dict[str, dict[str, Any]] = {name: {} for name in methods}
+    tables: dict[str, Any] = ctx.meta.get(_CONFIG, {}).get("options", {})
+    for name, values in tables.items():
+        if not isinstance(values, dict):
+            raise OptionError(f"option '{name}' of which method? compare takes a table [options.METHOD] for each")
+        if name in options:
+            options[name].update(values)
+    for key, value in _assigned_flags(flags).items():
+        name, _, option = key.partition(".")
+        if name not in options or not option:
+            raise OptionError(f"-O {key}={value}: compare takes METHOD.KEY=VALUE, METHOD one of {', '.join(methods)}")
+        options[name][option] = value
+    return options
+
+
+def _assigned_flags(flags: list[str] | None) -> dict[str, str]:
+    from invsolve.options import split_assignments
+
+    return split_assignments(flags or [], "-O")
+
+
+def _no_table_of_one_method(ctx: typer.Context) -> None:
+    for key, value in ctx.meta.get(_CONFIG, {}).get("options", {}).items():
+        if isinstance(value, dict):
+            raise OptionError(f"[options.{key}] in the config is for compare; solve takes one table [options]")
+
+
+def _refuse_with_solutions(ctx: typer.Context) -> None:
+    """Flags that say how to solve mean nothing where all is solved already."""
+    silent = {"data", "baseline", "as_json", "quiet", "config"}
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        source = ctx.get_parameter_source(name)
+        if name not in silent and source is not None and source.name == "COMMANDLINE":
+            raise OptionError(f"{parameter.opts[0]} has no meaning for finished solution files; leave it out")
+
+
+@contextlib.contextmanager
+def _watched(quiet: bool) -> Any:
+    """A Control with signal handlers and, on a terminal, a progress display; and the list of signals received."""
+    import signal
+
+    from invsolve import console
+    from invsolve.engine import Control
+
+    signals: list[int] = []
+    shown = sys.stderr.isatty() and not quiet
+    display = console.ProgressDisplay() if shown else None
+    control = Control(display.update if display else None)
+
+    def stop(number: int, frame: object) -> None:
+        control.interrupted = True
+        signals.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
+        if not quiet:
+            console.say("stopping: what is reached will be written (Ctrl-C again to end at once)")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with display or contextlib.nullcontext():
+            yield control, signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _fail_if_unsatisfied(summary: dict[str, Any], losses: Any, fail_above: float | None, quiet: bool) -> None:
+    from invsolve import console
+
+    nonfinite = summary["status"]["nonfinite"]
+    above = 0 if fail_above is None else int((~(losses <= fail_above)).sum())
+    if not quiet:
+        if nonfinite:
+            console.say(f"{nonfinite} of {summary['n']} examples are nonfinite: F gives NaN or Inf, or raises, at the start")
+        if above:
+            console.say(f"{above} of {summary['n']} examples have a loss above {fail_above:g}")
+    if nonfinite or above:
+        raise typer.Exit(UNSATISFIED)
+
+
+def _resume_command() -> str:
+    import shlex
+
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    return shlex.join(["invsolve", *words, "--resume"])
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, allow_nan=False))
+
+
+def main() -> NoReturn:
+    """Run the command line; every way it can end is turned into its exit code here."""
+    from typer.main import get_command
+
+    try:
+        code = get_command(app).main(prog_name="invsolve", standalone_mode=False)
+        sys.stdout.flush()
+    except InvsolveError as error:
+        _end(2, str(error))
+    except BrokenPipeError:  # the reader of a pipe has gone: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (typer.Abort, KeyboardInterrupt):
+        _end(130, "interrupted")
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own: a wrong flag or argument
+            _end(2, " ".join(error.format_message().split()))
+        raise
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _end(code: int, message: str) -> NoReturn:
+    print(f"invsolve: {message}", file=sys.stderr)
+    sys.exit(code)

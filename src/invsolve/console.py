@@ -1,0 +1,189 @@
+"""Tables on standard output, progress and messages on standard error; the only place that knows rich."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from invsolve.engine import Progress
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    print(f"invsolve: {message}", file=sys.stderr)
+
+
+def show_solution(summary: Mapping[str, Any]) -> None:
+    """The loss report of a solved batch."""
+    console = Console()
+    head = f"[bold]{escape(str(summary['model']))}[/] by [bold]{escape(str(summary['method']))}[/], {summary['n']} examples"
+    console.print(head)
+    losses = _table("", "mean", "median", "90 %", "max")
+    for label, key in (("loss at x_initial", "loss_initial"), ("loss", "loss")):
+        losses.add_row(label, *(number(summary[key][q]) for q in ("mean", "median", "p90", "max")))
+    console.print(losses)
+    console.print(_status_line(summary["status"]))
+    work = summary["evaluations"], summary["gradients"]
+    per_example = " and ".join(f"{w['mean']:.1f} {what}" for w, what in zip(work, ("evaluations", "gradients"), strict=True))
+    console.print(f"{per_example} per example, {duration(summary['seconds'])} in all")
+    if "solved" in summary:
+        console.print(f"solved {summary['solved']:.1%} of the examples (x_true is known)")
+    if summary["out"]:
+        console.print(f"written to {escape(str(summary['out']))}", soft_wrap=True)
+
+
+def show_comparison(comparison: Mapping[str, Any]) -> None:
+    """Every method against the baseline, a row a method."""
+    methods = comparison["methods"]
+    solved = any("solved" in m for m in methods.values())
+    console = Console()
+    console.print(f"{comparison['n']} examples, against [bold]{escape(comparison['baseline'])}[/]")
+    table = _table(
+        "method", "better", "tied", "worse", "log10 ratio (95 %)", "median loss", "mean loss",
+        *(["solved"] if solved else []), "evaluations", "time",
+    )  # fmt: skip
+    for name, m in methods.items():
+        wins = ["", "", "", ""]
+        if name != comparison["baseline"]:
+            r = m["log10_ratio"]
+            interval = f"{number(r['median'])} [{number(r['low'])}, {number(r['high'])}]"
+            wins = [str(m["better"]), str(m["tied"]), str(m["worse"]), interval]
+        table.add_row(
+            escape(name), *wins, number(m["loss"]["median"]), number(m["loss"]["mean"]),
+            *([f"{m['solved']:.1%}" if "solved" in m else ""] if solved else []),
+            f"{m['evaluations']['mean']:.1f}", duration(m["seconds"]),
+        )  # fmt: skip
+    console.print(table)
+    console.print("evaluations are per example, everything included; a log10 ratio below 0 is a lower loss", style="dim")
+
+
+def show_entries(kind: str, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Registered models or methods: name, package, summary."""
+    table = _table(kind[:-1], "package", "", left=3)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table)
+
+
+def show_entry(description: Mapping[str, Any]) -> None:
+    """One model or method: what it does, its parameters and its options."""
+    console = Console()
+    console.print(f"[bold]{escape(description['name'])}[/] ({escape(description['package'])})")
+    console.print(Text(description["about"]))
+    if description.get("parameters"):
+        table = _table("parameter", "unit", "bounds", "scale", "initial", "prior", left=6)
+        for p in description["parameters"]:
+            bounds = f"[{p['lower']:g}, {p['upper']:g}]"
+            table.add_row(*map(escape, (p["name"], p["unit"], bounds, p["scale"], f"{p['initial']:g}", p["prior"])))
+        console.print(table)
+    if description["options"]:
+        table = _table("option", "type", "default", "", left=4)
+        for name, o in description["options"].items():
+            kind = f"{o['type']} {o['limits']}".strip()
+            table.add_row(*map(escape, (name, kind, str(o["default"]), o["description"])))
+        console.print(table)
+    else:
+        console.print("no options")
+
+
+def show_file(description: Mapping[str, Any]) -> None:
+    """What is in an HDF5 file, and for a solution its loss report."""
+    console = Console()
+    console.print(f"[bold]{escape(str(description['path']))}[/]: {escape(description['kind'])}", soft_wrap=True)
+    table = _table("array", "shape", "type", left=3)
+    for name, a in description["arrays"].items():
+        cells = (name, "outside", a["link"]) if "link" in a else (name, str(tuple(a["shape"])), a["dtype"])
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    attributes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    attributes.add_column(style="dim", no_wrap=True)
+    attributes.add_column(overflow="fold")
+    for key, value in description["attributes"].items():
+        attributes.add_row(escape(key), escape(str(value)))
+    console.print(attributes)
+    if "summary" in description:
+        show_solution(description["summary"])
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; None, which stands for infinity in JSON, as ∞."""
+    return "∞" if value is None else f"{value:.4g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that reads best."""
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+class ProgressDisplay:
+    """A live line on standard error: examples done, loss quantiles, evaluations per second, time left."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._live = Live(Text(), console=console, refresh_per_second=8, transient=True)
+        self._stage, self._began, self._first = "", 0.0, (0, 0.0)
+
+    def __enter__(self) -> ProgressDisplay:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.__exit__(*exc)  # type: ignore[arg-type]
+
+    def update(self, p: Progress) -> None:
+        """Show this state of the run."""
+        now = time.monotonic()
+        if p.stage != self._stage or p.evaluations < self._first[0]:
+            self._stage, self._began, self._first = p.stage, now, (p.evaluations, p.fraction)
+        elapsed = now - self._began
+        gained = p.fraction - self._first[1]
+        left = duration(elapsed * (1 - p.fraction) / gained) if gained > 0 and elapsed > 0.5 else "…"
+        rate = (p.evaluations - self._first[0]) / elapsed if elapsed > 0 else 0.0
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(
+            Text(p.stage, style="bold"),
+            ProgressBar(total=1.0, completed=p.fraction, width=24),
+            f"{p.done}/{p.total}" if p.done else f"{p.fraction:.0%} of {p.total}",
+            f"loss {_loss_quantiles(p)}",
+            f"{rate:,.0f} evaluations/s",
+            f"left {left}",
+        )
+        self._live.update(grid)
+
+
+def _loss_quantiles(p: Progress) -> str:
+    losses = sorted(p.losses.tolist()) if len(p.losses) <= 10_000 else sorted(p.losses[:: len(p.losses) // 10_000].tolist())
+    if not losses:
+        return "…"
+    at = [losses[min(len(losses) - 1, math.floor(q * len(losses)))] for q in (0.1, 0.5, 0.9)]
+    return " · ".join(f"{value:.3g}" for value in at)
+
+
+def _status_line(status: Mapping[str, int]) -> Text:
+    styles = {"converged": "green", "nonfinite": "red", "not_run": "red"}
+    parts = [Text(f"{count} {name}", style=styles.get(name, "yellow")) for name, count in status.items() if count]
+    return Text(", ").join(parts)
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < left else "right", overflow="fold")
+    return table

@@ -1,0 +1,59 @@
+"""The coordinates z that solvers work in, and the way to the user's x and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from invsolve.models.base import ForwardModel
+
+
+class Coordinates:
+    """x = s·z, or x = exp(s·z) for parameters on a log scale, with s the parameter's typical change.
+
+    A step of length one is then a step that matters, for every parameter and whatever its unit. x and z are flat,
+    (b, d). Bounds are kept: z within [lower, upper] gives x within the model's bounds to the last bit.
+    """
+
+    def __init__(self, model: ForwardModel, d: int, device: torch.device, dtype: torch.dtype) -> None:
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, device=device, dtype=dtype)
+
+        parameters = model.parameters
+        if parameters:
+            self.scale = column([p.typical for p in parameters])
+            self.is_log = torch.tensor([p.scale == "log" for p in parameters], device=device)
+            self.x_lower = column([p.lower for p in parameters])
+            self.x_upper = column([p.upper for p in parameters])
+        else:
+            self.scale = column([1.0] * d)
+            self.is_log = torch.zeros(d, dtype=torch.bool, device=device)
+            self.x_lower, self.x_upper = column([-torch.inf] * d), column([torch.inf] * d)
+        self._any_log = bool(self.is_log.any())
+        self.lower = self.to_solver(self.x_lower)
+        self.upper = self.to_solver(self.x_upper)
+        self.bounded = bool(torch.isfinite(self.lower).any() or torch.isfinite(self.upper).any())
+
+    def to_solver(self, x: Tensor) -> Tensor:
+        """z (b, d) of x (b, d)."""
+        if self._any_log:
+            x = torch.where(self.is_log, torch.where(self.is_log, x, 1.0).log(), x)
+        return x / self.scale
+
+    def to_user(self, z: Tensor) -> Tensor:
+        """x (b, d) of z (b, d), inside the bounds."""
+        x = z * self.scale
+        if self._any_log:
+            x = torch.where(self.is_log, torch.where(self.is_log, x, 0.0).exp(), x)
+        return x.clamp(self.x_lower, self.x_upper) if self.bounded else x
+
+    def gradient_to_solver(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """∂L/∂z (b, d) from ∂L/∂x (b, d) at x."""
+        slope = torch.where(self.is_log, self.scale * x, self.scale) if self._any_log else self.scale
+        return gradient * slope
+
+
+def projected(gradient: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """The gradient (b, d) without the components that push x (b, d) out of an active bound; zero at a bounded minimum."""
+    outward = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
+    return gradient.masked_fill(outward, 0.0)

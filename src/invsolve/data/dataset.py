@@ -1,0 +1,210 @@
+"""The batch of inverse problems: what was measured, what is known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from invsolve.errors import DataError
+
+BLOCK = 65_536  # rows read at once where a whole array is gone through
+
+
+class Array(Protocol):
+    """What a dataset holds: a NumPy array, or one in a file that slices and `numpy.asarray` load."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __getitem__(self, key: Any) -> Any: ...
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples start ≤ i < stop of a dataset, in memory."""
+
+    start: int
+    targets: np.ndarray  # (b, *y_shape) floating
+    identifiers: np.ndarray | dict[str, np.ndarray] | None  # (b, *γ_shape)
+    x0: np.ndarray | None  # (b, *x_shape) or (*x_shape)
+    sigma: np.ndarray | None  # broadcastable to targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass
+class Dataset:
+    """n inverse problems (contract, section 2). Takes arrays or tensors; arrays read from a file stay there.
+
+    Args:
+        targets: y*, (n, *y_shape), real; NaN = not observed.
+        identifiers: γ, (n, *γ_shape), or a dict of such arrays.
+        x0: initial guess, (n, *x_shape) or (*x_shape); else the model's.
+        sigma: standard deviation of the measurement, > 0: broadcastable to targets, or (n,).
+        x_true: (n, *x_shape), for scoring only; solvers never read it.
+        names: (n,) names of the examples.
+        model: a registered model's name.
+        model_options: that model's options.
+
+    Raises:
+        DataError: an array is empty, not real, or of the wrong length or shape, or some sigma ≤ 0.
+    """
+
+    targets: Array
+    identifiers: Array | Mapping[str, Array] | None = None
+    x0: Array | None = None
+    sigma: Array | None = None
+    x_true: Array | None = None
+    names: Any = None
+    model: str | None = None
+    model_options: dict[str, Any] = field(default_factory=dict)
+    source: str | None = None  # the file it was read from
+    hash_source: Callable[[], str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.targets = _numeric("targets", self.targets)
+        if not self.targets.shape:
+            raise DataError("targets is a single number; store it as (n, *y_shape), example first")
+        if 0 in self.targets.shape:
+            raise DataError(f"targets is empty, shape {self.targets.shape}; at least one example is needed")
+        if isinstance(self.identifiers, Mapping):
+            self.identifiers = {k: _numeric(f"identifiers/{k}", v) for k, v in self.identifiers.items()}
+            for key, value in self.identifiers.items():
+                self._check_length(f"identifiers/{key}", value.shape)
+        elif self.identifiers is not None:
+            self.identifiers = _numeric("identifiers", self.identifiers)
+            self._check_length("identifiers", self.identifiers.shape)
+        if self.x0 is not None:
+            self.x0 = _numeric("x0", self.x0)
+        if self.x_true is not None:
+            self.x_true = _numeric("x_true", self.x_true)
+            self._check_length("x_true", self.x_true.shape)
+        if self.sigma is not None:
+            self.sigma = _numeric("sigma", self.sigma)
+            self._check_sigma(self.sigma)
+        if self.names is not None:
+            self.names = np.asarray([str(name) for name in np.asarray(self.names, dtype=object)], dtype=object)
+            self._check_length("names", self.names.shape)
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return tuple(self.targets.shape[1:])
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Load examples start ≤ i < stop."""
+        span = slice(start, stop)
+        identifiers: Any = self.identifiers
+        if isinstance(identifiers, Mapping):
+            identifiers = {k: np.asarray(v[span]) for k, v in identifiers.items()}
+        elif identifiers is not None:
+            identifiers = np.asarray(identifiers[span])
+        x0 = self.x0
+        if x0 is not None:
+            x0 = np.asarray(x0[span] if self.x0_per_row else x0[...])
+        return Rows(start, np.asarray(self.targets[span]), identifiers, x0, self._sigma_rows(span))
+
+    @property
+    def x0_per_row(self) -> bool:
+        """Whether x0 holds a guess for each example, (n, *x_shape), rather than one for all, (*x_shape).
+
+        Raises:
+            DataError: both readings fit, n numbers for n examples.
+        """
+        shape = () if self.x0 is None else self.x0.shape
+        if self.x_true is not None and shape in (self.x_true.shape, self.x_true.shape[1:]):
+            return shape == self.x_true.shape
+        if shape == (len(self),) and len(self) > 1:
+            raise DataError(
+                f"x0 of shape {shape} can be one guess of {len(self)} unknowns or {len(self)} guesses of one number; "
+                f"store it as ({len(self)}, {len(self)}) or ({len(self)}, 1)"
+            )
+        return len(shape) > 1 and shape[0] == len(self)
+
+    def sha256(self) -> str:
+        """Hash of the input: of the file's bytes, or of the arrays where there is no file."""
+        if self.hash_source is not None:
+            return self.hash_source()
+        digest = hashlib.sha256()
+        for key, array in self._arrays():
+            digest.update(f"{key} {tuple(array.shape)} {array.dtype}".encode())
+            for block in _blocks(array):
+                digest.update(np.ascontiguousarray(block).tobytes())
+        return digest.hexdigest()
+
+    def _arrays(self) -> Iterator[tuple[str, Array]]:
+        yield "targets", self.targets
+        if isinstance(self.identifiers, Mapping):
+            yield from ((f"identifiers/{k}", v) for k, v in sorted(self.identifiers.items()))
+        elif self.identifiers is not None:
+            yield "identifiers", self.identifiers
+        for key in ("x0", "sigma"):
+            array = getattr(self, key)
+            if array is not None:
+                yield key, array
+
+    def _check_length(self, name: str, shape: tuple[int, ...]) -> None:
+        if not shape or shape[0] != len(self):
+            raise DataError(f"{name} has shape {shape}, but targets has {len(self)} examples; the first axis must agree")
+
+    def _check_sigma(self, sigma: Array) -> None:
+        if sigma.shape != (len(self),):
+            try:
+                fits = np.broadcast_shapes(sigma.shape, self.targets.shape) == self.targets.shape
+            except ValueError:
+                fits = False
+            if not fits:
+                raise DataError(
+                    f"sigma has shape {sigma.shape}, which does not broadcast to targets {self.targets.shape}, "
+                    f"nor is it ({len(self)},)"
+                )
+        offset = 0
+        for block in _blocks(sigma):
+            bad = ~(np.asarray(block) > 0)
+            if bad.any():
+                where = np.argwhere(bad)[0]
+                value = np.asarray(block)[tuple(where)]
+                place = [int(w) + (offset if axis == 0 else 0) for axis, w in enumerate(where)]
+                raise DataError(f"sigma must be > 0 everywhere, found {value} at {place}; mark gaps by NaN in targets")
+            offset += len(block) if np.ndim(block) else 0
+
+    def _sigma_rows(self, span: slice) -> np.ndarray | None:
+        if self.sigma is None:
+            return None
+        n, ndim = len(self), len(self.targets.shape)
+        if self.sigma.shape == (n,):
+            return np.asarray(self.sigma[span]).reshape(-1, *(1,) * (ndim - 1))
+        per_row = len(self.sigma.shape) == ndim and self.sigma.shape[0] == n
+        return np.asarray(self.sigma[span] if per_row else self.sigma[...])
+
+
+def _numeric(name: str, array: Any) -> Array:
+    """`array` as something real-valued with a shape; lists and tensors become NumPy arrays."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu().numpy()
+    if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        try:
+            array = np.asarray(array)
+        except ValueError:
+            raise DataError(f"{name} is ragged; all rows must have the same shape") from None
+    if array.dtype.kind not in "fiu":
+        raise DataError(f"{name} has type {array.dtype}; real numbers (float or integer) are needed")
+    return array  # type: ignore[no-any-return]
+
+
+def _blocks(array: Array) -> Iterator[Any]:
+    if not array.shape:
+        yield np.asarray(array[...])
+        return
+    for start in range(0, array.shape[0], BLOCK):
+        yield array[start : start + BLOCK]

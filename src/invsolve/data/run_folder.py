@@ -1,0 +1,133 @@
+"""The folder of an unfinished run: one file for each finished range of rows, so that a kill loses only those in flight."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invsolve.data.files import written_aside
+from invsolve.data.store import read_columns, write_columns, write_solution_blocks
+from invsolve.errors import DataError, OutputError, first_line
+
+Columns = dict[str, np.ndarray]
+
+
+class RunFolder:
+    """`OUT.parts`, locked by the one run that writes OUT; removed once OUT is complete.
+
+    Args:
+        out: the solution file in the making.
+        identity: what makes a run the same run; JSON values.
+        resume: go on with the ranges of an unfinished run of the same identity.
+        overwrite: discard an unfinished run.
+
+    Raises:
+        OutputError: another run writes the same file; an unfinished run is in the way; or it is not the same run.
+    """
+
+    def __init__(self, out: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+        self.out, self.path = out, out.with_name(out.name + ".parts")
+        try:
+            self.path.mkdir(exist_ok=True)
+            self._lock = (self.path / "lock").open("w")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {first_line(error)}; choose another --out") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise OutputError(f"another run is writing {out} now; wait for it, or choose another --out") from None
+        try:
+            self._claim(identity, resume, overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def _claim(self, identity: dict[str, Any], resume: bool, overwrite: bool) -> None:
+        record = self.path / "run.json"
+        earlier = self._read_identity(record)
+        if earlier is not None and resume:
+            refuse_other_run(self.path, earlier, identity)
+            return
+        if earlier is not None and not overwrite:
+            raise OutputError(
+                f"an unfinished run with {len(list(self.path.glob('rows-*.h5')))} finished ranges is in {self.path}; "
+                f"--resume goes on with it, --overwrite discards it"
+            )
+        for leftover in self.path.iterdir():
+            if leftover.name != "lock":
+                leftover.unlink()
+        with written_aside(record, overwrite=True) as aside:
+            aside.write_text(json.dumps(identity, indent=1))
+
+    def _read_identity(self, record: Path) -> dict[str, Any] | None:
+        try:
+            found = json.loads(record.read_text())
+        except (OSError, ValueError):
+            return None  # killed before its first range: there is nothing to lose
+        return found if isinstance(found, dict) else None
+
+    def put(self, name: str, columns: Columns) -> None:
+        """Keep the columns of one finished piece of work."""
+        write_columns(self.path / f"{name}.h5", columns)
+
+    def get(self, name: str) -> Columns | None:
+        """The columns kept under this name, or None; a damaged file counts as none."""
+        path = self.path / f"{name}.h5"
+        if not path.exists():
+            return None
+        with contextlib.suppress(DataError):
+            return read_columns(path)
+        return None
+
+    def assemble(
+        self,
+        blocks: Iterator[tuple[int, Columns]],
+        n: int,
+        attributes: dict[str, Any],
+        parameters: list[dict[str, str]],
+        *,
+        overwrite: bool,
+    ) -> None:
+        """Write OUT from blocks (first example, columns), all of it or nothing."""
+        with written_aside(self.out, overwrite, aside=self.path / "final.h5") as aside:
+            write_solution_blocks(aside, n, blocks, attributes, parameters)
+
+    def remove(self) -> None:
+        """Delete the folder: OUT is complete."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the lock; the folder stays, unless it is still empty of work."""
+        with contextlib.suppress(OSError):
+            if set(os.listdir(self.path)) <= {"lock"}:
+                shutil.rmtree(self.path)
+        self._lock.close()
+
+
+def range_name(start: int, stop: int) -> str:
+    """Name of the piece for examples start ≤ i < stop; sorts by start."""
+    return f"rows-{start:012d}-{stop:012d}"
+
+
+def refuse_other_run(where: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
+    """See that a run to be resumed is the same run.
+
+    Raises:
+        OutputError: it is not, with the first thing that differs.
+    """
+    for key in identity:
+        if earlier.get(key) != identity[key]:
+            raise OutputError(
+                f"cannot resume {where}: its {key} was {earlier.get(key)!r}, now {identity[key]!r}; "
+                f"repeat the command as it was, or --overwrite"
+            )

@@ -1,0 +1,65 @@
+"""What a run leaves: solutions, losses and outcomes, one row an example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+
+class Status(IntEnum):
+    """Why work on an example ended."""
+
+    CONVERGED = 0
+    BUDGET = 1
+    STALLED = 2
+    NONFINITE = 3
+    NOT_RUN = 4
+
+    @property
+    def reason(self) -> str:
+        """The cause and what to do, for a reader of the report."""
+        return _REASONS[self]
+
+
+_REASONS = {
+    Status.CONVERGED: "the gradient is within tolerance; if the loss is high, this is a local minimum or a flat region",
+    Status.BUDGET: "evaluations, iterations or time ran out; raise the limit to go on",
+    Status.STALLED: "no step lowers the loss any further; the model may be rough or the tolerance below its precision",
+    Status.NONFINITE: "the model gives NaN or Inf, or raises, at the start; mend x0, the targets or the model",
+    Status.NOT_RUN: "the run ended before this example was begun; run again",
+}
+
+
+@dataclass
+class Solution:
+    """Columns of a solution file (contract, section 3), all NumPy arrays with n rows, and how they came to be."""
+
+    x: np.ndarray  # (n, *x_shape) best found, inside the bounds
+    loss: np.ndarray  # (n,) float64, recomputed from x
+    loss_initial: np.ndarray  # (n,) float64, recomputed from x_initial
+    status: np.ndarray  # (n,) int8, see Status
+    iterations: np.ndarray  # (n,) int64
+    evaluations: np.ndarray  # (n,) int64, rows of F computed for this example, scoring included
+    gradients: np.ndarray  # (n,) int64, rows differentiated
+    grad_norm: np.ndarray  # (n,) max-norm of ∂L/∂x at x, projected where bounds are active
+    x_initial: np.ndarray  # (n, *x_shape)
+    example: np.ndarray  # (n,) names, or 0..n−1
+    attributes: dict[str, Any] = field(default_factory=dict)
+    parameters: list[dict[str, str]] = field(default_factory=list)  # name and unit of each component of x
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def status_counts(self) -> dict[str, int]:
+        """How many examples ended in each status, all statuses named."""
+        return {s.name.lower(): int((self.status == s).sum()) for s in Status}
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The arrays by name."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+
+COLUMNS = tuple(f.name for f in fields(Solution) if f.name not in ("attributes", "parameters"))

@@ -1,0 +1,103 @@
+"""What `inspect`, `models` and `methods` tell: plain values, to be shown as tables or printed as JSON."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from invsolve.analysis.summary import summarize
+from invsolve.data.dataset import Dataset
+from invsolve.data.store import DATASET, SOLUTION, describe_file, read_dataset, read_solution
+from invsolve.errors import DataError
+from invsolve.options import describe_options
+from invsolve.registry import load_model, method_class, model_class, registered
+
+
+def inspect_file(path: Path) -> dict[str, Any]:
+    """What is in a file: kind, arrays, attributes; for a solution also its loss report.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    found = describe_file(path)
+    attributes = {key: _plain(value) for key, value in found["attributes"].items()}
+    kind, more = "HDF5 file", {}
+    if attributes.get("format") == SOLUTION:
+        solution = read_solution(path)
+        kind, more = f"solution of {len(solution)} examples", {"summary": summarize(solution, None, None)}
+    else:
+        try:
+            kind = _describe_dataset(read_dataset(path))
+        except DataError as error:
+            if attributes.get("format") == DATASET:
+                raise
+            kind = f"HDF5 file, not a dataset as it is: {error}"
+    return {"path": str(path), "kind": kind, "arrays": found["arrays"], "attributes": attributes, **more}
+
+
+def _describe_dataset(dataset: Dataset) -> str:
+    known = [
+        name for name in ("identifiers", "x0", "sigma", "x_true", "names") if getattr(dataset, name) is not None
+    ]
+    extra = f" with {', '.join(known)}" if known else ""
+    return f"dataset of {len(dataset)} examples, targets of shape {dataset.y_shape}{extra}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            decoded = json.loads(value) if value.startswith("{") else value
+        except ValueError:
+            decoded = value
+        return decoded if isinstance(decoded, dict | str) else value
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
+def list_entries(kind: str) -> list[tuple[str, str, str]]:
+    """Name, package and summary of each registered model or method; one that cannot be loaded says why."""
+    load = model_class if kind == "models" else method_class
+    rows = []
+    for entry in registered(kind).values():
+        try:
+            summary = _about(load(entry.name)).splitlines()[0]
+        except Exception as error:  # another package's fault must not hide the others
+            summary = str(error)
+        rows.append((entry.name, entry.package, summary))
+    return rows
+
+
+def describe_model(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's summary, parameters and options."""
+    model = load_model(name, **options)
+    entry = registered("models").get(name)
+    return {
+        "name": model.name,
+        "package": entry.package if entry else "yours",
+        "about": _about(type(model)) if type(model).__name__ != "FunctionModel" else "a plain function F(x, identifiers)",
+        "parameters": [
+            {
+                "name": p.name, "unit": p.unit, "lower": p.lower, "upper": p.upper, "scale": p.scale,
+                "initial": p.initial, "prior": "" if p.prior is None else str(p.prior),
+            }
+            for p in model.parameters
+        ],
+        "options": describe_options(type(model).Options),
+    }  # fmt: skip
+
+
+def describe_method(name: str) -> dict[str, Any]:
+    """A method's summary and options."""
+    method = method_class(name)
+    return {
+        "name": name,
+        "package": registered("methods")[name].package,
+        "about": _about(method),
+        "options": describe_options(method.Options),
+    }
+
+
+def _about(cls: type) -> str:
+    return inspect.getdoc(cls) or ""

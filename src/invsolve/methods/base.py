@@ -1,0 +1,83 @@
+"""What a method is: options, an optional joint fit over all examples, and a solve by rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from invsolve.engine import Control, RowResults, RowStepper, run_rows
+from invsolve.options import Options, parse_options
+from invsolve.problem import Problem
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much work a solve may do."""
+
+    max_evaluations: int | None = None  # per example, those counted by the problem already included
+    slots: int = 1024  # examples in one batched call, at most
+    refined: bool = False  # whether a refinement follows, for which a joint method leaves evaluations
+
+    def limit(self, problem: Problem) -> Tensor:
+        """(n,) int64: where each row's count must end."""
+        most = torch.iinfo(torch.int64).max if self.max_evaluations is None else self.max_evaluations
+        return torch.full((problem.n,), most, dtype=torch.int64, device=problem.device)
+
+
+class Method:
+    """A way to solve rows. Subclasses set `name` and `Options`, and define `solve`, and `fit` if they learn jointly."""
+
+    name: ClassVar[str]
+    joint: ClassVar[bool] = False
+    """Whether `fit` must see all examples before any range of rows is solved."""
+    refines_with: ClassVar[str] = "none"
+    """The row method that polishes this method's solutions unless the user says otherwise."""
+
+    class Options(Options):
+        """No options."""
+
+    def __init__(self, seed: int = 0, **options: Any) -> None:
+        self.seed = seed
+        self.options = parse_options(type(self).Options, options, f"method '{self.name}'")
+
+    def fit(self, problem: Problem, budget: Budget, control: Control) -> None:
+        """Learn from all n examples at once; nothing to do for methods that are not joint."""
+
+    def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
+        """Solutions of the problem's rows, started from z0 (n, d), each independent of the other rows."""
+        raise NotImplementedError(f"method {self.name} defines no solve")
+
+
+class RowOptions(Options):
+    """What all row methods share."""
+
+    grad_tolerance: float = Field(
+        1e-5,
+        ge=0,
+        description="converged once the max-norm of the gradient, per typical change of each parameter and projected "
+        "where bounds are active, is at most this",
+    )
+    max_iterations: int = Field(1000, ge=1, description="accepted steps per example at most")
+
+
+class RowMethod(Method):
+    """A method that is a state machine of its rows, run by the engine."""
+
+    def stepper(self, problem: Problem) -> RowStepper[Any]:
+        """The mathematics, for this problem's bounds, device and dtype."""
+        raise NotImplementedError(f"method {self.name} defines no stepper")
+
+    def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
+        return run_rows(
+            self.stepper(problem),
+            problem,
+            z0,
+            limit=budget.limit(problem),
+            slots=budget.slots,
+            control=control,
+            stage=self.name,
+        )

@@ -1,0 +1,178 @@
+"""Dense BFGS with a strong-Wolfe line search, both as states of each row (Nocedal and Wright 2006, chapters 3 and 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from invsolve.coordinates import projected
+from invsolve.data.solution import Status
+from invsolve.engine import RUNNING, RowState
+from invsolve.methods.base import RowMethod, RowOptions
+from invsolve.methods.line_search import LineSearch, Verdict, begin_search, continue_search
+from invsolve.problem import Problem
+
+
+@dataclass
+class BfgsState(RowState):
+    """b rows of d unknowns. The trial is z + step·direction, clipped to the bounds."""
+
+    z: Tensor  # (b, d) last accepted point
+    loss: Tensor  # (b,)
+    gradient: Tensor  # (b, d)
+    inverse: Tensor  # (b, d, d) approximate inverse Hessian
+    unscaled: Tensor  # (b,) bool: the inverse is still, or again, the identity
+    direction: Tensor  # (b, d)
+    iterations: Tensor  # (b,) int64
+    born: Tensor  # (b,) bool: the start has been evaluated
+    search: LineSearch
+
+
+class BfgsStepper:
+    """One transition of all rows: judge the trial, then accept and turn, or search on along the same line."""
+
+    def __init__(self, options: Bfgs.Options, lower: Tensor, upper: Tensor) -> None:
+        self.options, self.lower, self.upper = options, lower, upper
+
+    def start(self, z: Tensor) -> BfgsState:
+        b, d = z.shape
+        zeros = z.new_zeros(b)
+        return BfgsState(
+            z=z,
+            loss=zeros,
+            gradient=torch.zeros_like(z),
+            inverse=torch.eye(d, dtype=z.dtype, device=z.device).expand(b, d, d),
+            unscaled=torch.ones(b, dtype=torch.bool, device=z.device),
+            direction=torch.zeros_like(z),
+            iterations=torch.zeros(b, dtype=torch.int64, device=z.device),
+            born=torch.zeros(b, dtype=torch.bool, device=z.device),
+            search=begin_search(zeros, zeros, torch.zeros_like(z), step=zeros, longest=zeros),
+        )
+
+    def iterations(self, state: BfgsState) -> Tensor:
+        return state.iterations
+
+    def propose(self, state: BfgsState) -> Tensor:
+        return self._point(state, state.search.step)
+
+    def _point(self, state: BfgsState, step: Tensor) -> Tensor:
+        # Clipping only removes the rounding of a step that ends on a bound.
+        return (state.z + step[:, None] * state.direction).clamp(self.lower, self.upper)
+
+    def advance(self, state: BfgsState, loss: Tensor, gradient: Tensor) -> tuple[BfgsState, Tensor]:
+        slope = (gradient * state.direction).sum(1)
+        resolution = torch.finfo(loss.dtype).eps * state.z.abs().amax(1) / state.direction.abs().amax(1)
+        search, verdict = continue_search(
+            state.search, loss, slope, gradient, self.options.sufficient_decrease, self.options.curvature, resolution
+        )
+        fresh = ~state.born
+        accept = (verdict == Verdict.ACCEPT) | fresh
+        fall_back = (verdict == Verdict.KEEP_LOW) & ~fresh  # the best point of the bracket satisfies Armijo: take it
+        failed = (verdict == Verdict.FAIL) & ~fresh
+        moved = accept | fall_back
+        step = torch.where(fall_back, search.low_step, state.search.step)
+        new_gradient = torch.where(fall_back[:, None], search.low_gradient, gradient)
+        new_z = self._point(state, step)
+
+        inverse, unscaled = self._update(state, new_z - state.z, new_gradient - state.gradient, moved & ~fresh)
+        dead = failed & state.unscaled  # steepest descent found no lower point either
+        reset = failed & ~state.unscaled
+        state = replace(
+            state,
+            z=torch.where(moved[:, None], new_z, state.z),
+            loss=torch.where(moved, torch.where(fall_back, search.low_loss, loss), state.loss),
+            gradient=torch.where(moved[:, None], new_gradient, state.gradient),
+            inverse=inverse,
+            unscaled=unscaled | reset,
+            iterations=state.iterations + (moved & ~fresh),
+            born=torch.ones_like(state.born),
+            search=search,
+        )
+        outcome = self._outcome(state, moved, dead)
+        return self._turn(state, (moved | reset) & (outcome == RUNNING)), outcome
+
+    def _outcome(self, state: BfgsState, moved: Tensor, dead: Tensor) -> Tensor:
+        downhill = projected(state.gradient, state.z, self.lower, self.upper).abs().amax(1)
+        outcome = torch.full_like(state.iterations, RUNNING, dtype=torch.int8)
+        outcome = outcome.masked_fill(state.iterations >= self.options.max_iterations, int(Status.BUDGET))
+        outcome = outcome.masked_fill(dead, int(Status.STALLED))
+        return outcome.masked_fill(moved & (downhill <= self.options.grad_tolerance), int(Status.CONVERGED))
+
+    def _update(self, state: BfgsState, s: Tensor, y: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+        """BFGS update of the inverse Hessian (N&W eq. 6.17), skipped where the curvature s·y is not safely positive."""
+        y = torch.where(s == 0, 0.0, y)  # a component held by its bound tells nothing about the others
+        sy, yy = (s * y).sum(1), y.square().sum(1)
+        safe = moved & (sy > 1e-10 * s.norm(dim=1) * yy.sqrt())
+        if not bool(safe.any()):
+            return state.inverse, state.unscaled
+        # Before the first update the identity takes the scale of the curvature just seen (N&W eq. 6.20).
+        first = (safe & state.unscaled)[:, None, None]
+        scale = torch.where(safe, sy / yy, 1.0)[:, None, None]
+        inverse = torch.where(first, scale * torch.eye(s.shape[1], dtype=s.dtype, device=s.device), state.inverse)
+        rho = torch.where(safe, 1 / sy, 0.0)
+        hy = (inverse * y[:, None, :]).sum(2)
+        weight = rho * (1 + rho * (y * hy).sum(1))
+        cross = hy[:, :, None] * s[:, None, :]
+        update = weight[:, None, None] * s[:, :, None] * s[:, None, :] - rho[:, None, None] * (cross + cross.mT)
+        return torch.where(safe[:, None, None], inverse + update, state.inverse), state.unscaled & ~safe
+
+    def _turn(self, state: BfgsState, turning: Tensor) -> BfgsState:
+        """A new direction and a new line search for the rows `turning`."""
+        if not bool(turning.any()):
+            return state
+        z, g = state.z, state.gradient
+        free = projected(g, z, self.lower, self.upper) == g
+        eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        # Held components are decoupled, so that the block of the free ones stays an inverse Hessian of its own.
+        coupled = free[:, :, None] & free[:, None, :]
+        inverse = torch.where(state.unscaled[:, None, None], eye, torch.where(coupled, state.inverse, eye * state.inverse))
+        downhill = torch.where(free, g, 0.0)
+        direction = self._inward(z, -(inverse * downhill[:, None, :]).sum(2))
+        slope = (direction * g).sum(1)
+        # Not a descent direction to working precision: start again from steepest descent.
+        bad = ~(slope < -1e-12 * direction.norm(dim=1) * downhill.norm(dim=1))
+        unscaled = state.unscaled | bad
+        direction = torch.where(unscaled[:, None], -downhill, direction)
+        slope = torch.where(unscaled, -downhill.square().sum(1), slope)
+        longest = self._room(z, direction)
+        first = (self.options.first_step / direction.norm(dim=1)).clamp(max=1.0)
+        step = torch.minimum(torch.where(unscaled, first, 1.0), longest)
+        search = begin_search(state.loss, slope, g, step, longest)
+        return replace(
+            state,
+            inverse=torch.where((turning & unscaled)[:, None, None], eye, torch.where(turning[:, None, None], inverse, state.inverse)),
+            unscaled=torch.where(turning, unscaled, state.unscaled),
+            direction=torch.where(turning[:, None], direction, state.direction),
+            search=search.where(turning, state.search),
+        )
+
+    def _inward(self, z: Tensor, direction: Tensor) -> Tensor:
+        outward = ((z <= self.lower) & (direction < 0)) | ((z >= self.upper) & (direction > 0))
+        return direction.masked_fill(outward, 0.0)
+
+    def _room(self, z: Tensor, direction: Tensor) -> Tensor:
+        """The longest step (b,) that stays inside the bounds; where it ends, a component becomes held."""
+        wall = torch.where(direction > 0, self.upper, self.lower)
+        room = torch.where(direction == 0, torch.inf, (wall - z) / direction)
+        return room.amin(1)
+
+
+class Bfgs(RowMethod):
+    """Quasi-Newton descent of each example on its own: dense BFGS, strong-Wolfe line search, bounds by active set."""
+
+    name = "bfgs"
+
+    class Options(RowOptions):
+        first_step: float = Field(
+            1.0, gt=0, description="length of the first trial step, in typical changes of the parameters"
+        )
+        sufficient_decrease: float = Field(1e-4, gt=0, lt=0.5, description="c1 of the Wolfe conditions")
+        curvature: float = Field(0.9, gt=0, lt=1, description="c2 of the strong Wolfe conditions, above c1")
+
+    options: Options
+
+    def stepper(self, problem: Problem) -> BfgsStepper:
+        return BfgsStepper(self.options, problem.coordinates.lower, problem.coordinates.upper)

@@ -1,0 +1,31 @@
+"""What methods share that learn from all examples at once: the fit is the solving, the ranges only read it off."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invsolve.engine import Control, RowResults
+from invsolve.methods.base import Budget, Method
+from invsolve.problem import Problem
+
+
+class JointMethod(Method):
+    """Subclasses define `train`; what it finds for row i is the solution of example i."""
+
+    joint = True
+    refines_with = "bfgs"
+
+    def __init__(self, seed: int = 0, **options: object) -> None:
+        super().__init__(seed, **options)
+        self.fitted: RowResults | None = None
+
+    def train(self, problem: Problem, budget: Budget, control: Control) -> RowResults:
+        """The best z of every row (n, d) over the training."""
+        raise NotImplementedError(f"method {self.name} defines no train")
+
+    def fit(self, problem: Problem, budget: Budget, control: Control) -> None:
+        self.fitted = self.train(problem, budget, control)
+
+    def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
+        assert self.fitted is not None, "fit comes first"
+        return self.fitted.slice(problem.start, problem.start + problem.n)

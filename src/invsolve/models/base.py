@@ -1,0 +1,214 @@
+"""Forward models: what the user brings, and what a model can say about itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from invsolve.errors import ModelError
+from invsolve.options import Options, parse_options
+
+Identifiers = Tensor | dict[str, Tensor] | None
+"""γ of some examples: (b, *γ_shape), a dict of such tensors, or None where the model needs none."""
+
+_strict = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_strict)
+class Uniform:
+    """Uniform distribution on [low, high]."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Uniform:
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, found [{self.low}, {self.high}]")
+        return self
+
+    @property
+    def spread(self) -> float:
+        """Half of the width."""
+        return (self.high - self.low) / 2
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, (n,) float64."""
+        return self.low + (self.high - self.low) * torch.rand(n, dtype=torch.float64, generator=generator)
+
+
+@dataclass(frozen=True, config=_strict)
+class Normal:
+    """Gaussian distribution."""
+
+    mean: float
+    std: float
+
+    @model_validator(mode="after")
+    def _positive(self) -> Normal:
+        if not self.std > 0:
+            raise ValueError(f"std must be > 0, found {self.std}")
+        return self
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation."""
+        return self.std
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, (n,) float64."""
+        return self.mean + self.std * torch.randn(n, dtype=torch.float64, generator=generator)
+
+
+@dataclass(frozen=True, config=_strict)
+class Parameter:
+    """One component of x.
+
+    `initial` is the guess that solvers start from. With `scale="log"` they work on log(x); x, bounds and `initial`
+    must then be positive. `prior` is what `generate` draws from.
+
+    Raises:
+        ValueError: bounds the wrong way round, `initial` outside of them, or a log scale that admits x ≤ 0.
+    """
+
+    name: str
+    unit: str = ""
+    lower: float = -math.inf
+    upper: float = math.inf
+    scale: Literal["linear", "log"] = "linear"
+    initial: float = 0.0
+    prior: Uniform | Normal | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Parameter:
+        if not self.lower < self.upper:
+            raise ValueError(f"parameter '{self.name}': bounds [{self.lower}, {self.upper}] are the wrong way round")
+        if not self.lower <= self.initial <= self.upper:
+            raise ValueError(
+                f"parameter '{self.name}': initial {self.initial} is outside its bounds [{self.lower}, {self.upper}]"
+            )
+        if self.scale == "log" and not (self.lower >= 0 and self.initial > 0):
+            raise ValueError(f"parameter '{self.name}': a log scale needs lower ≥ 0 and initial > 0")
+        return self
+
+    @property
+    def typical(self) -> float:
+        """A change of this parameter that matters (of its logarithm where `scale="log"`): the unit of solvers' steps.
+
+        The spread of the prior, else half of the range between two finite bounds, else 1.
+        """
+        if self.scale == "log":
+            return 1.0
+        if self.prior is not None:
+            return self.prior.spread
+        if math.isfinite(self.lower) and math.isfinite(self.upper):
+            return (self.upper - self.lower) / 2
+        return 1.0
+
+
+class ForwardModel:
+    """A differentiable forward model y = F(x, γ), batch first. Subclass it and define `forward` and `parameters`.
+
+    Row i of y must depend on row i of x and γ alone. Options are declared in a nested class `Options(invsolve.Options)`
+    and read from `self.options`.
+    """
+
+    class Options(Options):
+        """No options."""
+
+    name: str = ""
+    """What messages and files call it: the registered name, or the path it was loaded from."""
+
+    noise: ClassVar[float] = 0.0
+    """Standard deviation of the noise that `generate` adds unless told otherwise."""
+
+    def __init__(self, **options: object) -> None:
+        self.name = self.name or type(self).__name__
+        self.options = parse_options(type(self).Options, options, f"model '{self.name}'")
+        self._constants: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
+
+    def __call__(self, x: Tensor, identifiers: Identifiers = None) -> Tensor:
+        """y (b, *y_shape) from x (b, *x_shape) and the identifiers of the same b examples."""
+        return self.forward(x, identifiers)
+
+    def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+        """y (b, *y_shape) from x (b, *x_shape); to be defined by the subclass, differentiable in x."""
+        raise ModelError(f"model '{self.name}' defines no forward(self, x, identifiers)")
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The components of x, in order; empty where they have no names (then the data must bring x0)."""
+        return ()
+
+    @property
+    def x_shape(self) -> tuple[int, ...] | None:
+        """Shape of one solution, or None where only the data can tell."""
+        return (len(self.parameters),) if self.parameters else None
+
+    @property
+    def y_shape(self) -> tuple[int, ...] | None:
+        """Shape of one target, or None where only the data can tell."""
+        return None
+
+    @property
+    def identifier_shape(self) -> tuple[int, ...] | None:
+        """Shape of one example's identifiers, () where the model takes none, None where only the data can tell."""
+        return None
+
+    def initial_guess(self, targets: Tensor, identifiers: Identifiers) -> Tensor:
+        """x0 (n, *x_shape) float64 for n targets: each parameter's `initial`.
+
+        Raises:
+            ModelError: the model names no parameters, so that the data must bring x0.
+        """
+        if not self.parameters:
+            raise ModelError(
+                f"model '{self.name}' has no initial guess: store one as dataset 'x0', (n, *x_shape) or (*x_shape)"
+            )
+        initial = torch.tensor([p.initial for p in self.parameters], dtype=torch.float64)
+        return initial.expand(len(targets), -1).clone()
+
+    def draw_identifiers(self, n: int, generator: torch.Generator) -> Identifiers:
+        """γ of n simulated examples, float64; None where the model takes none."""
+        return None
+
+    def draw_parameters(self, n: int, identifiers: Identifiers, generator: torch.Generator) -> Tensor:
+        """x (n, *x_shape) float64 of n simulated examples, from the priors.
+
+        Raises:
+            ModelError: some parameter has no prior.
+        """
+        missing = [p.name for p in self.parameters if p.prior is None]
+        if missing or not self.parameters:
+            what = f"parameter '{missing[0]}' has no prior" if missing else "it names no parameters"
+            raise ModelError(f"model '{self.name}' cannot be simulated: {what}")
+        return torch.stack([p.prior.sample(n, generator) for p in self.parameters if p.prior is not None], dim=1)
+
+    def make_constants(self) -> Mapping[str, Tensor]:
+        """Tensors that `forward` needs and that depend on the options alone, in float64 on the CPU."""
+        return {}
+
+    def constants(self, like: Tensor) -> dict[str, Tensor]:
+        """`make_constants()` on the device and in the dtype of `like`, made once for each."""
+        key = (like.device, like.dtype)
+        if key not in self._constants:
+            self._constants[key] = {k: v.to(like.device, like.dtype) for k, v in self.make_constants().items()}
+        return self._constants[key]
+
+
+class FunctionModel(ForwardModel):
+    """A plain function `F(x, identifiers) -> y` as a forward model; shapes come from the data."""
+
+    def __init__(self, function: Callable[[Tensor, Identifiers], Tensor], name: str) -> None:
+        self.name = name
+        super().__init__()
+        self._function = function
+
+    def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+        return self._function(x, identifiers)

@@ -1,0 +1,74 @@
+"""Small networks from features of an example to a vector, chosen from the shapes at hand."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from invsolve.networks.features import Features
+
+KINDS = ("mlp", "conv1d", "conv2d")
+_COARSEST = 8  # a convolutional encoder halves the grid until no side is longer
+
+
+def choose_kind(y_shape: tuple[int, ...]) -> str:
+    """Convolutions for signals and fields long enough to have a structure, else a plain perceptron.
+
+    A leading axis of at most 8 before one or two longer ones is read as channels.
+    """
+    spatial = grid_shape("conv2d", y_shape)
+    if spatial and min(spatial) >= 8:
+        return "conv2d"
+    spatial = grid_shape("conv1d", y_shape)
+    return "conv1d" if spatial and spatial[0] >= 16 else "mlp"
+
+
+def grid_shape(kind: str, y_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of y that a network of this kind convolves over; () where y does not have them."""
+    rank = {"mlp": 0, "conv1d": 1, "conv2d": 2}[kind]
+    if rank and (len(y_shape) == rank or (len(y_shape) == rank + 1 and y_shape[0] <= 8)):
+        return y_shape[-rank:]
+    return ()
+
+
+class VectorNetwork(nn.Module):
+    """Features of b examples → (b, outputs), with a last layer so small that the first outputs are nearly zero."""
+
+    def __init__(self, features: Features, outputs: int, *, width: int, depth: int, channels: int) -> None:
+        super().__init__()
+        spatial = tuple(features.grid.shape[2:])
+        encoded = features.flat.shape[1]
+        self.encoder: nn.Module | None = None
+        if features.grid.shape[1]:
+            self.encoder, size = _encoder(features.grid.shape[1], spatial, channels)
+            encoded += size
+        sizes = [encoded] + [width] * depth
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.SiLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.head = nn.Linear(sizes[-1], outputs)
+        with torch.no_grad():
+            self.head.weight.mul_(1e-2)
+            self.head.bias.zero_()
+
+    def forward(self, features: Features) -> Tensor:
+        parts = [features.flat]
+        if self.encoder is not None:
+            parts.append(self.encoder(features.grid))
+        out: Tensor = self.head(self.trunk(torch.cat(parts, dim=1)))
+        return out
+
+
+def _encoder(inputs: int, spatial: tuple[int, ...], channels: int) -> tuple[nn.Module, int]:
+    """Strided convolutions down to a coarse grid, flattened; and how many features that makes."""
+    convolution: type[nn.Module] = nn.Conv1d if len(spatial) == 1 else nn.Conv2d
+    layers: list[nn.Module] = []
+    before, after = inputs, channels
+    while max(spatial) > _COARSEST:
+        layers += [convolution(before, after, kernel_size=5, stride=2, padding=2), nn.SiLU()]
+        spatial = tuple(math.ceil(s / 2) for s in spatial)
+        before, after = after, min(2 * after, 4 * channels)
+    return nn.Sequential(*layers, nn.Flatten()), before * math.prod(spatial)

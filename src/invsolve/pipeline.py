@@ -1,0 +1,239 @@
+"""The road of the data, read as prose: solve a dataset, compare methods on it, generate one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from invsolve.analysis.compare import compare_losses
+from invsolve.analysis.summary import summarize
+from invsolve.data.dataset import Dataset
+from invsolve.data.solution import Solution
+from invsolve.data.store import read_dataset, read_solution
+from invsolve.engine import Control
+from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, nearest
+from invsolve.models.base import Identifiers
+from invsolve.registry import load_model
+from invsolve.run import Run, Settings
+
+
+def solve(
+    dataset: Dataset | str | Path,
+    model: Any = None,
+    method: str = "bfgs",
+    *,
+    device: str = "auto",
+    dtype: str = "float64",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    refine: str | None = None,
+    max_evaluations: int | None = None,
+    time_limit: float | None = None,
+    batch_size: int = 1024,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    control: Control | None = None,
+) -> Solution:
+    """Solve every example of a dataset.
+
+    Args:
+        dataset: a `Dataset`, or the path of a dataset file.
+        model: a registered name, "file.py:NAME", "package.module:NAME", a function F(x, identifiers), a ForwardModel
+            or a subclass of it; by default the model that the data name.
+        method: a registered method, see `invsolve methods`.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        dtype: "float64" or "float32"; the precision that the method works in. Losses are float64 always.
+        seed: of everything random.
+        options: the method's options.
+        model_options: the model's options.
+        refine: a row method that polishes every solution ("bfgs", "none"); by default the method's own choice.
+        max_evaluations: per example, everything included.
+        time_limit: in seconds; then the best so far is returned.
+        batch_size: examples in one batched call, at most. It does not change the solutions beyond rounding.
+        out: a solution file to write as well, range by range.
+        overwrite: replace an existing `out`.
+        resume: go on with an interrupted run that wrote to `out`.
+        control: to watch the run, or to end it early.
+
+    Raises:
+        InvsolveError: something asked for is not possible; its text says what, and what to do.
+    """
+    settings = Settings(
+        method, dict(options or {}), refine, device, dtype, seed, max_evaluations, time_limit, batch_size
+    )
+    run = Run(dataset, model, dict(model_options or {}), settings)
+    return run.solve(None if out is None else Path(out), overwrite, resume, control)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Solutions of the same examples by several methods, and what they say against the baseline."""
+
+    baseline: str
+    n: int
+    methods: dict[str, dict[str, Any]]  # as in `compare --json`
+    solutions: dict[str, Solution]
+
+    def to_json(self) -> dict[str, Any]:
+        """The `compare --json` document (contract, section 5)."""
+        return {
+            "schema": "invsolve-compare/1",
+            "baseline": self.baseline,
+            "n": self.n,
+            "methods": self.methods,
+        }
+
+
+def compare(
+    dataset: Dataset | str | Path,
+    model: Any = None,
+    methods: Sequence[str] = ("bfgs", "gd", "jpo"),
+    *,
+    baseline: str | None = None,
+    settings: Settings | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    control: Control | None = None,
+) -> Comparison:
+    """Run several methods on the same dataset from the same starts, and score all by one evaluator.
+
+    Args:
+        dataset, model, model_options: as for `solve`.
+        methods: registered methods, each once.
+        baseline: the one of them that the others are held against; "bfgs" where it is among them, else the first.
+        settings: device, dtype, seed, limits and refinement, common to all; `method` and `method_options` are ignored.
+        options: each method's own options, by its name.
+        control: to watch the runs, or to end them early.
+
+    Raises:
+        InvsolveError: as for `solve`; or a method given twice, or a baseline that is not among them.
+    """
+    baseline = _choose_baseline(methods, baseline)
+    control = control or Control()
+    data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
+    runs = {}
+    for name in methods:  # all are checked before the first one computes
+        own = replace(settings or Settings(), method=name, method_options=dict((options or {}).get(name, {})))
+        runs[name] = Run(data, model, dict(model_options or {}), own)
+    loss_true = runs[baseline].loss_true()
+    solutions = {name: run.solve(None, False, False, control) for name, run in runs.items()}
+    return _compared(solutions, baseline, loss_true)
+
+
+def compare_solutions(paths: Sequence[str | Path], *, baseline: str | None = None) -> Comparison:
+    """Hold finished solution files of one dataset against each other; the losses in them are the evaluator's.
+
+    A file is called by its method, or by its own name where several are by the same method. The solved fraction is
+    told where the dataset is still where it was.
+
+    Raises:
+        DataError: a file is no solution, or they are of different datasets.
+        OptionError: the baseline is not among them.
+    """
+    read = {Path(path): read_solution(path) for path in paths}
+    if len(read) < 2:
+        raise DataError(f"comparing needs two solution files at least, found {len(read)}")
+    methods = [str(s.attributes.get("method")) for s in read.values()]
+    by_method = len(set(methods)) == len(methods)
+    solutions = dict(zip(methods if by_method else [p.stem for p in read], read.values(), strict=True))
+    if len(solutions) < len(read):
+        raise DataError("several solution files have the same name; rename one")
+    (first, one), *others = read.items()
+    for path, other in others:
+        for key in ("input_sha256", "model", "model_options"):
+            a, b = one.attributes.get(key), other.attributes.get(key)
+            if a != b or len(one) != len(other):
+                raise DataError(f"{path} and {first} are not of the same dataset and model: {key} {b} and {a}")
+    return _compared(solutions, _choose_baseline(list(solutions), baseline), _loss_true_of(one))
+
+
+def _loss_true_of(solution: Solution) -> np.ndarray | None:
+    """Losses at x_true from the dataset that a solution file names, if it is there unchanged and the model loads."""
+    source = Path(str(solution.attributes.get("input") or "."))
+    if not source.is_file():
+        return None
+    try:
+        data = read_dataset(source)
+        if data.sha256() != solution.attributes.get("input_sha256"):
+            return None
+        # The name in the file is data: only a registered model is loaded from it.
+        return Run(replace(data, model=str(solution.attributes.get("model"))), None, {}, Settings()).loss_true()
+    except InvsolveError:
+        return None
+
+
+def _choose_baseline(methods: Sequence[str], baseline: str | None) -> str:
+    twice = next((m for m in methods if list(methods).count(m) > 1), None)
+    if twice:
+        raise OptionError(f"method '{twice}' is given twice; name each once")
+    if not methods:
+        raise OptionError("no methods to compare; name some with --methods bfgs,jpo")
+    if baseline is None:
+        return "bfgs" if "bfgs" in methods else methods[0]
+    if baseline not in methods:
+        raise OptionError(f"baseline '{baseline}' is not among the methods; {nearest(baseline, methods)}")
+    return baseline
+
+
+def _compared(solutions: dict[str, Solution], baseline: str, loss_true: np.ndarray | None) -> Comparison:
+    against = solutions[baseline].loss
+    methods = {
+        name: summarize(solution, loss_true, out=None) | compare_losses(solution.loss, against, solution.loss_initial)
+        for name, solution in solutions.items()
+    }
+    return Comparison(baseline, len(against), methods, solutions)
+
+
+def generate(model: Any, n: int, *, noise: float | None = None, seed: int = 0, **options: Any) -> Dataset:
+    """Simulate a dataset of n examples whose solutions are known.
+
+    Args:
+        model: as for `load_model`; it must say how identifiers and parameters are drawn.
+        n: number of examples.
+        noise: standard deviation of the Gaussian noise added to the targets; by default the model's.
+        seed: the same seed gives the same dataset.
+        options: the model's options.
+
+    Raises:
+        ModelError: the model cannot be simulated, or gives NaN or Inf.
+        OptionError: n < 1, noise < 0, or an unusable model option.
+    """
+    loaded = load_model(model, **options)
+    noise = loaded.noise if noise is None else noise
+    if n < 1:
+        raise OptionError(f"n must be ≥ 1, found {n}")
+    if not noise >= 0:
+        raise OptionError(f"noise must be ≥ 0, found {noise}")
+    generator = torch.Generator().manual_seed(seed)
+    identifiers = loaded.draw_identifiers(n, generator)
+    x = loaded.draw_parameters(n, identifiers, generator)
+    y = torch.cat([loaded(x[rows], _pick(identifiers, rows)) for rows in torch.arange(n).split(1024)]).detach()
+    if not bool(torch.isfinite(y).all()):
+        raise ModelError(f"model '{loaded.name}' gives NaN or Inf for parameters drawn from its own priors")
+    y = y + noise * torch.randn(y.shape, dtype=y.dtype, generator=generator)
+    return Dataset(
+        targets=y.numpy(),
+        identifiers=_to_numpy(identifiers),
+        x_true=x.numpy(),
+        model=loaded.name,
+        model_options=loaded.options.model_dump(mode="json"),
+    )
+
+
+def _pick(identifiers: Identifiers, rows: torch.Tensor) -> Identifiers:
+    if isinstance(identifiers, dict):
+        return {k: v[rows] for k, v in identifiers.items()}
+    return None if identifiers is None else identifiers[rows]
+
+
+def _to_numpy(identifiers: Identifiers) -> Any:
+    if isinstance(identifiers, dict):
+        return {k: v.numpy() for k, v in identifiers.items()}
+    return None if identifiers is None else identifiers.numpy()

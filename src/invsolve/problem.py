@@ -1,0 +1,261 @@
+"""A forward model together with rows of data: the loss, its gradient, and the count of what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.coordinates import Coordinates
+from invsolve.data.dataset import Dataset, Rows
+from invsolve.errors import DataError, ModelError, first_line
+from invsolve.models.base import ForwardModel, Identifiers
+
+
+def solution_shape(model: ForwardModel, dataset: Dataset) -> tuple[int, ...]:
+    """x_shape, from the model or else from the data, once all shapes are seen to agree.
+
+    Raises:
+        DataError: targets, identifiers, x0 or x_true do not fit the model.
+        ModelError: neither the model nor the data tells the shape of x.
+    """
+    n = len(dataset)
+    if model.y_shape is not None and dataset.y_shape != model.y_shape:
+        raise DataError(
+            f"model '{model.name}' gives y of shape {model.y_shape}, but targets has shape {dataset.targets.shape}; "
+            f"it must be (n, *y_shape), or the model's options must change (-M)"
+        )
+    _check_identifiers(model, dataset)
+    known = {model.x_shape} - {None}
+    if not known and dataset.x_true is not None:
+        known = {tuple(dataset.x_true.shape[1:])}
+    if not known and dataset.x0 is not None:
+        known = {tuple(dataset.x0.shape[1:] if dataset.x0_per_row else dataset.x0.shape)}
+    if not known:
+        raise ModelError(
+            f"model '{model.name}' does not say the shape of x, nor does the data; "
+            f"store an initial guess as dataset 'x0', (n, *x_shape) or (*x_shape)"
+        )
+    x_shape = next(iter(known))
+    assert x_shape is not None
+    for name, array, shapes in (
+        ("x0", dataset.x0, [(n, *x_shape), x_shape]),
+        ("x_true", dataset.x_true, [(n, *x_shape)]),
+    ):
+        if array is not None and tuple(array.shape) not in shapes:
+            wanted = " or ".join(str(s) for s in shapes)
+            raise DataError(f"{name} has shape {tuple(array.shape)}; model '{model.name}' needs {wanted}")
+    return x_shape
+
+
+def _check_identifiers(model: ForwardModel, dataset: Dataset) -> None:
+    if not model.identifier_shape:  # () takes none, None is not known
+        return
+    if dataset.identifiers is None:
+        raise DataError(
+            f"model '{model.name}' needs identifiers of shape {(len(dataset), *model.identifier_shape)}, found none; "
+            f"store them as dataset 'identifiers'"
+        )
+    shape = getattr(dataset.identifiers, "shape", None)
+    if shape is None or tuple(shape[1:]) != model.identifier_shape:
+        found = "a group" if shape is None else f"shape {tuple(shape)}"
+        raise DataError(
+            f"identifiers has {found}; model '{model.name}' needs {(len(dataset), *model.identifier_shape)}"
+        )
+
+
+class Problem:
+    """Some rows of a dataset under a forward model: L_i(x) and its gradient, counted per row.
+
+    Solvers see z (b, d), see `Coordinates`; `x0` (n, d) is the start in the user's flat x. `evaluations` and
+    `gradients` (n,) int64 count the rows of F computed and differentiated since the problem was made.
+
+    Raises:
+        DataError: x0 is outside the model's bounds.
+        ModelError: by any evaluation: the model raises for every row, or returns something of a wrong type or shape.
+    """
+
+    def __init__(
+        self, model: ForwardModel, rows: Rows, x_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        n, d = len(rows), math.prod(x_shape)
+        self.model, self.x_shape, self.device, self.dtype = model, x_shape, device, dtype
+        self.start, self.n, self.d = rows.start, n, d
+        self.y_shape = rows.targets.shape[1:]
+        self._strict_dtype = True
+        self._succeeded = False
+        targets = torch.from_numpy(np.ascontiguousarray(rows.targets, dtype=np.float64)).reshape(n, -1)
+        observed = ~torch.isnan(targets)
+        self.observed = None if bool(observed.all()) else observed.to(device)
+        self.targets = targets.to(device, dtype)
+        self.weight = self._weights(rows)
+        self.identifiers = self._identifiers(rows)
+        self.coordinates = Coordinates(model, d, device, dtype)
+        self.x0 = self._start(rows, targets).to(device, dtype)
+        self.evaluations = torch.zeros(n, dtype=torch.int64, device=device)
+        self.gradients = torch.zeros(n, dtype=torch.int64, device=device)
+        self._gathered: tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None, Identifiers]] | None = None
+
+    def _weights(self, rows: Rows) -> Tensor | None:
+        if rows.sigma is None:
+            return None
+        sigma = np.broadcast_to(np.asarray(rows.sigma, dtype=np.float64), rows.targets.shape)
+        return torch.from_numpy(1 / sigma).reshape(len(rows), -1).to(self.device, self.dtype)
+
+    def _identifiers(self, rows: Rows) -> Identifiers:
+        def tensor(array: np.ndarray) -> Tensor:
+            # Integers may be indices of the user's, so they stay integers.
+            t = torch.from_numpy(np.ascontiguousarray(array))
+            return t.to(self.device, self.dtype) if t.is_floating_point() else t.to(self.device)
+
+        if isinstance(rows.identifiers, dict):
+            return {k: tensor(v) for k, v in rows.identifiers.items()}
+        return None if rows.identifiers is None else tensor(rows.identifiers)
+
+    def _start(self, rows: Rows, targets: Tensor) -> Tensor:
+        if rows.x0 is not None:
+            x0 = np.broadcast_to(np.asarray(rows.x0, dtype=np.float64), (self.n, *self.x_shape))
+            start = torch.from_numpy(x0.copy())
+        else:
+            start = self.model.initial_guess(targets.reshape(self.n, *self.y_shape), self.identifiers).double().cpu()
+        start = start.reshape(self.n, self.d)
+        for j, p in enumerate(self.model.parameters):
+            outside = (start[:, j] < p.lower) | (start[:, j] > p.upper)
+            if bool(outside.any()):
+                i = int(outside.nonzero()[0])
+                raise DataError(
+                    f"x0 of example {self.start + i} has {p.name} = {start[i, j]:g}, outside the bounds "
+                    f"[{p.lower:g}, {p.upper:g}]; move it inside"
+                )
+        return start
+
+    def slice(self, start: int, stop: int) -> Problem:
+        """Rows start ≤ i < stop of this problem, sharing its memory and its counts."""
+        part = object.__new__(Problem)
+        part.__dict__.update(self.__dict__)
+        for name in ("targets", "observed", "weight", "x0", "evaluations", "gradients"):
+            tensor = getattr(self, name)
+            setattr(part, name, None if tensor is None else tensor[start:stop])
+        part.identifiers = _apply(self.identifiers, lambda t: t[start:stop])
+        part.start, part.n, part._gathered = self.start + start, stop - start, None
+        return part
+
+    def in_float64(self, rows: Rows) -> Problem:
+        """The same rows at full precision, sharing this problem's counts; what the evaluator scores with."""
+        if self.dtype == torch.float64:
+            return self
+        exact = Problem(self.model, rows, self.x_shape, self.device, torch.float64)
+        exact.evaluations, exact.gradients, exact._strict_dtype = self.evaluations, self.gradients, False
+        return exact
+
+    def evaluate(self, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (b,) and ∂L/∂z (b, d) of the rows (b,) at z (b, d); where F fails, loss +inf and gradient 0."""
+        x = self.coordinates.to_user(z)
+        loss, gradient = self.evaluate_user(rows, x)
+        return loss, self.coordinates.gradient_to_solver(gradient, x)
+
+    def evaluate_user(self, rows: Tensor, x: Tensor, *, differentiate: bool = True) -> tuple[Tensor, Tensor]:
+        """Loss (b,) and ∂L/∂x (b, d) at the user's x (b, d), likewise; the gradient is 0 unless `differentiate`."""
+        loss, gradient = self._attempt(rows, x, differentiate)
+        self.evaluations.index_add_(0, rows, torch.ones_like(rows))
+        if differentiate:
+            self.gradients.index_add_(0, rows, torch.ones_like(rows))
+        # One test for both: NaN and Inf stay so in a sum, and a product with zero makes either NaN.
+        finite = torch.isfinite(loss + (gradient * 0).sum(1))
+        return loss.masked_fill(~finite, torch.inf), gradient.masked_fill(~finite[:, None], 0.0)
+
+    def _attempt(self, rows: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
+        """One batched evaluation; where the model raises, the batch is halved until the guilty rows stand alone."""
+        try:
+            result = self._loss_and_gradient(rows, x, differentiate)
+        except ModelError:
+            raise
+        except Exception as error:  # whatever the user's model raises
+            if not self._succeeded and self._raises_everywhere(rows, x):
+                self._refuse(rows, x, error)
+            if len(rows) == 1:
+                return x.new_full((1,), torch.inf), torch.zeros_like(x)
+            half = len(rows) // 2
+            first = self._attempt(rows[:half], x[:half], differentiate)
+            second = self._attempt(rows[half:], x[half:], differentiate)
+            return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
+        self._succeeded = True
+        return result
+
+    def _loss_and_gradient(self, rows: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
+        targets, observed, weight, identifiers = self._gather(rows)
+        with torch.set_grad_enabled(differentiate):
+            x = x.detach().requires_grad_(differentiate)
+            y = self.model(x.reshape(len(rows), *self.x_shape), identifiers)
+            self._check_output(y, x)
+            residual = y.reshape(len(rows), -1).to(self.dtype) - targets
+            if observed is not None:
+                residual = torch.where(observed, residual, 0.0)
+            if weight is not None:
+                residual = residual * weight
+            loss = 0.5 * residual.square().sum(1)
+        if not differentiate:
+            return loss, torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
+        return loss.detach(), gradient
+
+    def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Identifiers]:
+        # Many rounds in a row ask for the same rows: gather their data once.
+        if self._gathered is None or self._gathered[0] is not rows:
+
+            def pick(t: Tensor | None) -> Tensor | None:
+                return None if t is None else t[rows]
+
+            data = self.targets[rows], pick(self.observed), pick(self.weight), _apply(self.identifiers, pick)
+            self._gathered = (rows, data)
+        return self._gathered[1]
+
+    def _check_output(self, y: object, x: Tensor) -> None:
+        name, given = self.model.name, (len(x), *self.x_shape)
+        if not isinstance(y, Tensor):
+            raise ModelError(f"model '{name}' returned {type(y).__name__} for x {given}; it must return a torch.Tensor")
+        if tuple(y.shape) != (len(x), *self.y_shape):
+            raise ModelError(
+                f"model '{name}' returned shape {tuple(y.shape)} for x {given} at example {self.start}; "
+                f"the targets need {(len(x), *self.y_shape)}"
+            )
+        if self._strict_dtype and y.dtype != self.dtype:
+            raise ModelError(
+                f"model '{name}' returned {str(y.dtype)[6:]} where {str(self.dtype)[6:]} came in; keep the dtype of x, "
+                f"or solve with dtype {str(y.dtype)[6:]}"
+            )
+        if x.requires_grad and not y.requires_grad:
+            raise ModelError(
+                f"model '{name}' returned a tensor with no gradient to x; write it in differentiable torch operations "
+                f"(no .detach(), .item() or NumPy inside)"
+            )
+
+    def _raises_everywhere(self, rows: Tensor, x: Tensor) -> bool:
+        for i in {0, len(rows) // 2, len(rows) - 1}:
+            try:
+                self._loss_and_gradient(rows[i : i + 1].clone(), x[i : i + 1], differentiate=True)
+            except ModelError:
+                raise
+            except Exception:  # noqa: S112  the first error is the one reported
+                continue
+            return False
+        return True
+
+    def _refuse(self, rows: Tensor, x: Tensor, error: Exception) -> NoReturn:
+        shapes = {k: tuple(v.shape[1:]) for k, v in self.identifiers.items()} if isinstance(
+            self.identifiers, dict
+        ) else (None if self.identifiers is None else tuple(self.identifiers.shape[1:]))
+        raise ModelError(
+            f"model '{self.model.name}' raises {first_line(error)} (at example {self.start + int(rows[0])}; each "
+            f"example's x {self.x_shape}, identifiers {shapes}, target {tuple(self.y_shape)})"
+        ) from error
+
+
+def _apply(identifiers: Identifiers, change: Callable[[Tensor], Tensor | None]) -> Identifiers:
+    if isinstance(identifiers, dict):
+        return {k: v for k, t in identifiers.items() if (v := change(t)) is not None}
+    return None if identifiers is None else change(identifiers)

@@ -1,0 +1,198 @@
+"""Models and methods by name: the built-in ones, other packages' entry points, and the user's own files."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
+
+if TYPE_CHECKING:
+    from invsolve.data.dataset import Dataset
+    from invsolve.methods.base import Method
+    from invsolve.models.base import ForwardModel
+
+MODELS = {
+    "billiards": "invsolve.models.billiards:Billiards",
+    "kuramoto-sivashinsky": "invsolve.models.kuramoto_sivashinsky:KuramotoSivashinsky",
+    "wave-packet": "invsolve.models.wave_packet:WavePacket",
+}
+METHODS = {
+    "bfgs": "invsolve.methods.bfgs:Bfgs",
+    "gd": "invsolve.methods.gd:Gd",
+    "jpo": "invsolve.methods.jpo:Jpo",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered model or method: where its class is, and the package that brought it."""
+
+    name: str
+    target: str  # package.module:Class
+    package: str
+
+
+def registered(kind: str) -> dict[str, Entry]:
+    """All registered `kind`s ("models" or "methods") by name; built-in names cannot be taken over by other packages."""
+    builtin = {"models": MODELS, "methods": METHODS}[kind]
+    entries = {
+        point.name: Entry(point.name, point.value, point.dist.name if point.dist else "?")
+        for point in entry_points(group=f"invsolve.{kind}")
+    }
+    entries |= {name: Entry(name, target, "invsolve") for name, target in builtin.items()}
+    return dict(sorted(entries.items()))
+
+
+def model_class(name: str) -> type[ForwardModel]:
+    """The class of a registered model.
+
+    Raises:
+        ModelError: no model is registered under this name, or its package cannot be imported.
+    """
+    return _registered_class("models", name, ModelError)  # type: ignore[no-any-return]
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a registered method.
+
+    Raises:
+        OptionError: no method is registered under this name, or its package cannot be imported.
+    """
+    return _registered_class("methods", name, OptionError)  # type: ignore[no-any-return]
+
+
+def load_model(model: str | type[ForwardModel] | ForwardModel | Callable[..., Any], **options: Any) -> ForwardModel:
+    """A forward model, ready to be called as `model(x, identifiers)` on tensors.
+
+    Args:
+        model: a registered name; "path/to/file.py:NAME" or "package.module:NAME", whose code is then run, where NAME
+            is a function F(x, identifiers) or a ForwardModel subclass; or such an object itself.
+        options: the model's options.
+
+    Raises:
+        ModelError: there is no such model, or its code cannot be imported.
+        OptionError: an option is unknown or has an unusable value.
+    """
+    from invsolve.models.base import ForwardModel, FunctionModel
+
+    name = None
+    if isinstance(model, str):
+        if ":" in model:
+            name, model = model, _import_target(model)
+        else:
+            name, model = model, model_class(model)
+    if isinstance(model, type) and issubclass(model, ForwardModel):
+        try:
+            loaded = model(**options)
+        except InvsolveError:
+            raise
+        except Exception as error:
+            raise ModelError(f"model '{name or model.__name__}' cannot be made: {first_line(error)}") from error
+        loaded.name = name or loaded.name
+        return loaded
+    if not isinstance(model, ForwardModel):
+        if not callable(model):
+            raise ModelError(f"model {name or model!r} is no function F(x, identifiers) and no ForwardModel subclass")
+        model = FunctionModel(model, name or getattr(model, "__name__", "function"))
+    if options:
+        raise OptionError(f"model '{model.name}' takes no options here, found '{next(iter(options))}'")
+    return model
+
+
+def model_of(dataset: Dataset, model: Any, options: dict[str, Any]) -> ForwardModel:
+    """The model to solve a dataset with: the one asked for, else the registered one that the data name.
+
+    The data's own model options hold where it is the same model; `options` win over them.
+
+    Raises:
+        ModelError: none is asked for and the data name none.
+        DataError: the data name something that is not a registered model: data never run code.
+    """
+    named = dataset.model
+    if model is None:
+        if named is None:
+            raise ModelError("the data name no model; give one with --model (see 'invsolve models')")
+        if named not in registered("models"):
+            what = "a path, which data must not run; name it yourself with --model" if ":" in named else (
+                f"not registered; {nearest(named, registered('models'))}"
+            )
+            raise DataError(f"attribute 'model' is '{named}', {what}")
+    if model is None or model == named:
+        return load_model(named, **{**dataset.model_options, **options})  # type: ignore[arg-type]
+    return load_model(model, **options)
+
+
+def load_method(name: str, seed: int, options: dict[str, Any]) -> Method:
+    """A registered method with its options.
+
+    Raises:
+        OptionError: the method, or an option of it, is unknown or has an unusable value.
+    """
+    return method_class(name)(seed, **options)
+
+
+def _registered_class(kind: str, name: str, error: type[InvsolveError]) -> Any:
+    entries = registered(kind)
+    if name not in entries:
+        hint = "" if kind == "methods" else "; your own are named path/to/file.py:NAME or package.module:NAME"
+        raise error(f"no {kind[:-1]} is called '{name}'; {nearest(name, entries)}{hint}")
+    entry = entries[name]
+    module, _, attribute = entry.target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as cause:
+        raise error(f"{kind[:-1]} '{name}' of package {entry.package} cannot be loaded: {first_line(cause)}") from cause
+    found.name = name
+    return found
+
+
+def _import_target(target: str) -> Any:
+    """The object that "file.py:NAME" or "package.module:NAME" names; runs that file's or module's code."""
+    place, _, attribute = target.rpartition(":")
+    if not place or not attribute:
+        raise ModelError(f"model '{target}': write path/to/file.py:NAME or package.module:NAME")
+    module = _import_file(Path(place)) if place.endswith(".py") or "/" in place else _import_module(place)
+    if not hasattr(module, attribute):
+        names = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        raise ModelError(f"{place} defines no '{attribute}'; {nearest(attribute, names)}")
+    return getattr(module, attribute)
+
+
+def _import_module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ModelError(f"module {name} cannot be imported: {first_line(error)}") from error
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise ModelError(f"model file {path} does not exist")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"model file {path} is not a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # as for a script: its neighbours can be imported
+        sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        line = next((f" (line {f.tb_lineno})" for f in _frames(error) if f.tb_frame.f_code.co_filename == str(path)), "")
+        raise ModelError(f"model file {path} cannot be imported: {first_line(error)}{line}") from error
+    return module
+
+
+def _frames(error: BaseException) -> list[Any]:
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    return frames[::-1]
