@@ -11,15 +11,30 @@ from typing import TYPE_CHECKING, Any
 from invsolve._version import __version__
 
 if TYPE_CHECKING:
-    from invsolve.data.dataset import Dataset
-    from invsolve.data.solution import Solution, Status
-    from invsolve.data.store import read_dataset, read_solution, write_dataset, write_solution
-    from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, OutputError
-    from invsolve.models.base import ForwardModel, Normal, Parameter, Uniform
-    from invsolve.options import Options
-    from invsolve.pipeline import Comparison, compare, compare_solutions, generate, solve
-    from invsolve.registry import load_model
-    from invsolve.run import Settings
+    from invsolve.data.dataset import Dataset as Dataset
+    from invsolve.data.solution import Solution as Solution
+    from invsolve.data.solution import Status as Status
+    from invsolve.data.store import read_dataset as read_dataset
+    from invsolve.data.store import read_solution as read_solution
+    from invsolve.data.store import write_dataset as write_dataset
+    from invsolve.data.store import write_solution as write_solution
+    from invsolve.errors import DataError as DataError
+    from invsolve.errors import InvsolveError as InvsolveError
+    from invsolve.errors import ModelError as ModelError
+    from invsolve.errors import OptionError as OptionError
+    from invsolve.errors import OutputError as OutputError
+    from invsolve.models.base import ForwardModel as ForwardModel
+    from invsolve.models.base import Normal as Normal
+    from invsolve.models.base import Parameter as Parameter
+    from invsolve.models.base import Uniform as Uniform
+    from invsolve.options import Options as Options
+    from invsolve.pipeline import Comparison as Comparison
+    from invsolve.pipeline import compare as compare
+    from invsolve.pipeline import compare_solutions as compare_solutions
+    from invsolve.pipeline import generate as generate
+    from invsolve.pipeline import solve as solve
+    from invsolve.registry import load_model as load_model
+    from invsolve.run import Settings as Settings
 
 _HOMES = {
     "invsolve.data.dataset": ("Dataset",),

@@ -50,7 +50,9 @@ def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
 Data = Annotated[Path, typer.Argument(metavar="DATA.h5", help="dataset file (HDF5)", show_default=False)]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="registered name, path/to/file.py:F or package.module:F; default: the data's"),
+    typer.Option(
+        "--model", metavar="NAME", help="registered name, path/to/file.py:F or package.module:F; default: the data's"
+    ),
 ]
 Refine = Annotated[
     str | None, typer.Option("--refine", metavar="METHOD", help="row method that polishes each solution, or none")
@@ -62,7 +64,9 @@ Assign = Annotated[list[str] | None, typer.Option("-O", metavar="KEY=VALUE", hel
 ModelAssign = Annotated[list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="model option, repeatable")]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", metavar="RUN.toml", callback=_read_config, is_eager=True, help="flags from a file; flags win"),
+    typer.Option(
+        "--config", metavar="RUN.toml", callback=_read_config, is_eager=True, help="flags from a file; flags win"
+    ),
 ]
 MaxEvaluations = Annotated[
     int | None, typer.Option("--max-evaluations", metavar="N", help="of F per example, everything included")
@@ -152,7 +156,8 @@ def compare(
         list[Path], typer.Argument(metavar="DATA.h5 | A.h5 B.h5 ...", help="a dataset, or solutions of one dataset")
     ],
     methods: Annotated[
-        str | None, typer.Option("--methods", metavar="A,B,...", help="methods to run, such as bfgs,gd,jpo (the default)")
+        str | None,
+        typer.Option("--methods", metavar="A,B,...", help="methods to run, such as bfgs,gd,jpo (the default)"),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option("--baseline", metavar="NAME", help="what the others are held against; default: bfgs")
@@ -402,7 +407,9 @@ def _fail_if_unsatisfied(summary: dict[str, Any], losses: Any, fail_above: float
     above = 0 if fail_above is None else int((~(losses <= fail_above)).sum())
     if not quiet:
         if nonfinite:
-            console.say(f"{nonfinite} of {summary['n']} examples are nonfinite: F gives NaN or Inf, or raises, at the start")
+            console.say(
+                f"{nonfinite} of {summary['n']} examples are nonfinite: F gives NaN or Inf, or raises, at the start"
+            )
         if above:
             console.say(f"{above} of {summary['n']} examples have a loss above {fail_above:g}")
     if nonfinite or above:

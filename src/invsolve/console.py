@@ -27,15 +27,17 @@ def say(message: str) -> None:
 def show_solution(summary: Mapping[str, Any]) -> None:
     """The loss report of a solved batch."""
     console = Console()
-    head = f"[bold]{escape(str(summary['model']))}[/] by [bold]{escape(str(summary['method']))}[/], {summary['n']} examples"
-    console.print(head)
+    model, method = (escape(str(summary[key])) for key in ("model", "method"))
+    console.print(f"[bold]{model}[/] by [bold]{method}[/], {summary['n']} examples")
     losses = _table("", "mean", "median", "90 %", "max")
     for label, key in (("loss at x_initial", "loss_initial"), ("loss", "loss")):
         losses.add_row(label, *(number(summary[key][q]) for q in ("mean", "median", "p90", "max")))
     console.print(losses)
     console.print(_status_line(summary["status"]))
     work = summary["evaluations"], summary["gradients"]
-    per_example = " and ".join(f"{w['mean']:.1f} {what}" for w, what in zip(work, ("evaluations", "gradients"), strict=True))
+    per_example = " and ".join(
+        f"{w['mean']:.1f} {what}" for w, what in zip(work, ("evaluations", "gradients"), strict=True)
+    )
     console.print(f"{per_example} per example, {duration(summary['seconds'])} in all")
     if "solved" in summary:
         console.print(f"solved {summary['solved']:.1%} of the examples (x_true is known)")
@@ -65,7 +67,9 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
             f"{m['evaluations']['mean']:.1f}", duration(m["seconds"]),
         )  # fmt: skip
     console.print(table)
-    console.print("evaluations are per example, everything included; a log10 ratio below 0 is a lower loss", style="dim")
+    console.print(
+        "evaluations are per example, everything included; a log10 ratio below 0 is a lower loss", style="dim"
+    )
 
 
 def show_entries(kind: str, rows: Sequence[tuple[str, str, str]]) -> None:
@@ -169,7 +173,9 @@ class ProgressDisplay:
 
 
 def _loss_quantiles(p: Progress) -> str:
-    losses = sorted(p.losses.tolist()) if len(p.losses) <= 10_000 else sorted(p.losses[:: len(p.losses) // 10_000].tolist())
+    losses = (
+        sorted(p.losses.tolist()) if len(p.losses) <= 10_000 else sorted(p.losses[:: len(p.losses) // 10_000].tolist())
+    )
     if not losses:
         return "…"
     at = [losses[min(len(losses) - 1, math.floor(q * len(losses)))] for q in (0.1, 0.5, 0.9)]

@@ -54,6 +54,6 @@ class Coordinates:
 
 
 def projected(gradient: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """The gradient (b, d) without the components that push x (b, d) out of an active bound; zero at a bounded minimum."""
+    """The gradient (b, d) without components that push x (b, d) out of an active bound; zero at a bounded minimum."""
     outward = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
     return gradient.masked_fill(outward, 0.0)

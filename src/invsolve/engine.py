@@ -157,14 +157,14 @@ class RowResults:
         return RowResults(*(getattr(self, f.name)[start:stop] for f in fields(self)))
 
     @classmethod
-    def unstarted(cls, z: Tensor) -> RowResults:
-        """Rows at their start z (n, d), none of them run."""
+    def unstarted(cls, z: Tensor, loss: Tensor | None = None) -> RowResults:
+        """Rows at their start z (n, d), none of them run; `loss` (n,) where it is known already."""
         n = len(z)
         return cls(
             z=z.clone(),
             status=torch.full((n,), int(Status.NOT_RUN), dtype=torch.int8, device=z.device),
             iterations=torch.zeros(n, dtype=torch.int64, device=z.device),
-            best=z.new_full((n,), torch.inf),
+            best=z.new_full((n,), torch.inf) if loss is None else loss.clone(),
         )
 
 
@@ -196,7 +196,7 @@ def run_rows(
             results.status[rows] = int(Status.BUDGET)
             break
         if len(waiting) and len(rows) < slots:
-            fresh, waiting = waiting.split([min(slots - len(rows), len(waiting)), max(0, len(waiting) - slots + len(rows))])
+            fresh, waiting = waiting[: slots - len(rows)], waiting[slots - len(rows) :]
             begun = stepper.start(z0[fresh])
             state = begun if state is None or not len(rows) else state.append(begun)
             rows = torch.cat([rows, fresh])

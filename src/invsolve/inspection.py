@@ -39,9 +39,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
 
 
 def _describe_dataset(dataset: Dataset) -> str:
-    known = [
-        name for name in ("identifiers", "x0", "sigma", "x_true", "names") if getattr(dataset, name) is not None
-    ]
+    known = [name for name in ("identifiers", "x0", "sigma", "x_true", "names") if getattr(dataset, name) is not None]
     extra = f" with {', '.join(known)}" if known else ""
     return f"dataset of {len(dataset)} examples, targets of shape {dataset.y_shape}{extra}"
 
@@ -76,7 +74,7 @@ def describe_model(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": model.name,
         "package": entry.package if entry else "yours",
-        "about": _about(type(model)) if type(model).__name__ != "FunctionModel" else "a plain function F(x, identifiers)",
+        "about": _about(type(model)),
         "parameters": [
             {
                 "name": p.name, "unit": p.unit, "lower": p.lower, "upper": p.upper, "scale": p.scale,

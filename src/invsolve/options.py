@@ -20,10 +20,10 @@ class Options(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
-O = TypeVar("O", bound=Options)
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
-def parse_options(cls: type[O], values: Mapping[str, Any], owner: str) -> O:
+def parse_options(cls: type[AnyOptions], values: Mapping[str, Any], owner: str) -> AnyOptions:
     """Validate `values` as the options of `owner` (such as "method 'bfgs'").
 
     Raises:

@@ -214,7 +214,7 @@ def generate(model: Any, n: int, *, noise: float | None = None, seed: int = 0, *
     generator = torch.Generator().manual_seed(seed)
     identifiers = loaded.draw_identifiers(n, generator)
     x = loaded.draw_parameters(n, identifiers, generator)
-    y = torch.cat([loaded(x[rows], _pick(identifiers, rows)) for rows in torch.arange(n).split(1024)]).detach()
+    y = torch.cat([loaded(x[rows], _pick(identifiers, rows)) for rows in torch.split(torch.arange(n), 1024)]).detach()
     if not bool(torch.isfinite(y).all()):
         raise ModelError(f"model '{loaded.name}' gives NaN or Inf for parameters drawn from its own priors")
     y = y + noise * torch.randn(y.shape, dtype=y.dtype, generator=generator)

@@ -240,15 +240,17 @@ class Problem:
                 self._loss_and_gradient(rows[i : i + 1].clone(), x[i : i + 1], differentiate=True)
             except ModelError:
                 raise
-            except Exception:  # noqa: S112  the first error is the one reported
+            except Exception:
                 continue
             return False
         return True
 
     def _refuse(self, rows: Tensor, x: Tensor, error: Exception) -> NoReturn:
-        shapes = {k: tuple(v.shape[1:]) for k, v in self.identifiers.items()} if isinstance(
-            self.identifiers, dict
-        ) else (None if self.identifiers is None else tuple(self.identifiers.shape[1:]))
+        shapes = (
+            {k: tuple(v.shape[1:]) for k, v in self.identifiers.items()}
+            if isinstance(self.identifiers, dict)
+            else (None if self.identifiers is None else tuple(self.identifiers.shape[1:]))
+        )
         raise ModelError(
             f"model '{self.model.name}' raises {first_line(error)} (at example {self.start + int(rows[0])}; each "
             f"example's x {self.x_shape}, identifiers {shapes}, target {tuple(self.y_shape)})"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
 
@@ -82,7 +82,7 @@ def load_model(model: str | type[ForwardModel] | ForwardModel | Callable[..., An
     """
     from invsolve.models.base import ForwardModel, FunctionModel
 
-    name = None
+    name = ""
     if isinstance(model, str):
         if ":" in model:
             name, model = model, _import_target(model)
@@ -100,7 +100,7 @@ def load_model(model: str | type[ForwardModel] | ForwardModel | Callable[..., An
     if not isinstance(model, ForwardModel):
         if not callable(model):
             raise ModelError(f"model {name or model!r} is no function F(x, identifiers) and no ForwardModel subclass")
-        model = FunctionModel(model, name or getattr(model, "__name__", "function"))
+        model = FunctionModel(cast("Callable[..., Any]", model), name or str(getattr(model, "__name__", "function")))
     if options:
         raise OptionError(f"model '{model.name}' takes no options here, found '{next(iter(options))}'")
     return model
@@ -120,8 +120,10 @@ def model_of(dataset: Dataset, model: Any, options: dict[str, Any]) -> ForwardMo
         if named is None:
             raise ModelError("the data name no model; give one with --model (see 'invsolve models')")
         if named not in registered("models"):
-            what = "a path, which data must not run; name it yourself with --model" if ":" in named else (
-                f"not registered; {nearest(named, registered('models'))}"
+            what = (
+                "a path, which data must not run; name it yourself with --model"
+                if ":" in named
+                else (f"not registered; {nearest(named, registered('models'))}")
             )
             raise DataError(f"attribute 'model' is '{named}', {what}")
     if model is None or model == named:
@@ -185,7 +187,9 @@ def _import_file(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        line = next((f" (line {f.tb_lineno})" for f in _frames(error) if f.tb_frame.f_code.co_filename == str(path)), "")
+        line = next(
+            (f" (line {f.tb_lineno})" for f in _frames(error) if f.tb_frame.f_code.co_filename == str(path)), ""
+        )
         raise ModelError(f"model file {path} cannot be imported: {first_line(error)}{line}") from error
     return module
 

@@ -28,7 +28,6 @@ from invsolve.engine import Control, RowResults
 from invsolve.errors import ModelError, OptionError, OutputError, nearest
 from invsolve.methods.base import Budget, Method, RowMethod
 from invsolve.methods.joint import JointMethod
-from invsolve.models.base import ForwardModel
 from invsolve.problem import Problem, solution_shape
 from invsolve.registry import load_method, method_class, model_of, registered
 
@@ -96,7 +95,9 @@ class Run:
             attributes = self.attributes() | {"seconds": time.monotonic() - began}
             blocks = self._blocks(pieces, unfinished)
             if isinstance(pieces, RunFolder):
-                pieces.assemble(blocks, len(self.dataset), attributes, self._parameters(), overwrite=overwrite or resume)
+                pieces.assemble(
+                    blocks, len(self.dataset), attributes, self._parameters(), overwrite=overwrite or resume
+                )
                 assert out is not None
                 solution = read_solution(out)
                 if not unfinished:
@@ -142,7 +143,7 @@ class Run:
             if bool(torch.isinf(initial.loss).all()):
                 raise ModelError(self._nothing_finite())
             control.begin_range(0, len(self.dataset))
-            method.fit(problem, self._budget(), control)
+            method.fit(problem, initial.loss.to(self.dtype), self._budget(), control)
             assert method.fitted is not None
             kept = method.fitted.to_columns() | {
                 "loss_initial": initial.loss.cpu().numpy(),
@@ -204,9 +205,7 @@ class Run:
             "example": self._names(start, stop),
         }
 
-    def _blocks(
-        self, pieces: Pieces, unfinished: Mapping[tuple[int, int], Columns]
-    ) -> Iterator[tuple[int, Columns]]:
+    def _blocks(self, pieces: Pieces, unfinished: Mapping[tuple[int, int], Columns]) -> Iterator[tuple[int, Columns]]:
         for start, stop in self.ranges:
             columns = unfinished.get((start, stop)) or pieces.get(range_name(start, stop))
             if columns is None:
@@ -230,7 +229,7 @@ class Run:
 
     def _names(self, start: int, stop: int) -> np.ndarray:
         names = self.dataset.names
-        return np.arange(start, stop, dtype=np.int64) if names is None else np.asarray(names[start:stop])
+        return np.arange(start, stop, dtype=np.int64) if names is None else np.asarray(names[start:stop], dtype=object)
 
     def _budget(self) -> Budget:
         most = self.settings.max_evaluations
@@ -321,9 +320,7 @@ def _open_pieces(out: Path | None, identity: dict[str, Any], *, resume: bool, ov
         folder.close()
 
 
-def _refine(
-    refiner: Method, problem: Problem, found: RowResults, budget: Budget, control: Control
-) -> RowResults:
+def _refine(refiner: Method, problem: Problem, found: RowResults, budget: Budget, control: Control) -> RowResults:
     """Polish each row from where it is, and keep the better."""
     refined = refiner.solve(problem, found.z, budget, control)
     ran = refined.status != int(Status.NOT_RUN)

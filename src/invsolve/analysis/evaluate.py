@@ -27,11 +27,9 @@ def evaluate(problem: Problem, x: Tensor, batch_size: int, *, differentiate: boo
     """
     c = problem.coordinates
     losses, norms = [], []
-    for rows in torch.arange(problem.n, device=problem.device).split(batch_size):
+    for rows in torch.split(torch.arange(problem.n, device=problem.device), batch_size):
         loss, gradient = problem.evaluate_user(rows, x[rows], differentiate=differentiate)
         norm = projected(gradient, x[rows], c.x_lower, c.x_upper).abs().amax(1)
         losses.append(loss)
         norms.append(norm.masked_fill(torch.isinf(loss) | (not differentiate), torch.nan))
     return Score(torch.cat(losses), torch.cat(norms))
-
-

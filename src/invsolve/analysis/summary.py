@@ -33,7 +33,12 @@ def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None)
 def is_solved(solution: Solution, loss_true: np.ndarray) -> np.ndarray:
     """Which examples (n,) are solved: L ≤ 1.05·L(x_true) + 10⁻³·L(x_initial) (contract, section 1)."""
     with np.errstate(invalid="ignore"):
-        return np.isfinite(solution.loss) & np.isfinite(loss_true) & (solution.loss <= 1.05 * loss_true + 1e-3 * solution.loss_initial)
+        solved: np.ndarray = (
+            np.isfinite(solution.loss)
+            & np.isfinite(loss_true)
+            & (solution.loss <= 1.05 * loss_true + 1e-3 * solution.loss_initial)
+        )
+    return solved
 
 
 def quantiles(values: np.ndarray) -> dict[str, float | None]:

@@ -155,7 +155,9 @@ class Dataset:
 
     def _check_length(self, name: str, shape: tuple[int, ...]) -> None:
         if not shape or shape[0] != len(self):
-            raise DataError(f"{name} has shape {shape}, but targets has {len(self)} examples; the first axis must agree")
+            raise DataError(
+                f"{name} has shape {shape}, but targets has {len(self)} examples; the first axis must agree"
+            )
 
     def _check_sigma(self, sigma: Array) -> None:
         if sigma.shape != (len(self),):

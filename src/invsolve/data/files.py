@@ -57,7 +57,9 @@ def _rename_new(aside: Path, path: Path) -> None:
     try:
         os.link(aside, path)
     except FileExistsError:
-        raise OutputError(f"output {path} has come to exist meanwhile; choose another --out, or --overwrite it") from None
+        raise OutputError(
+            f"output {path} has come to exist meanwhile; choose another --out, or --overwrite it"
+        ) from None
     except OSError:  # a file system without hard links
         os.replace(aside, path)
 

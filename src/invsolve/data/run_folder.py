@@ -1,4 +1,4 @@
-"""The folder of an unfinished run: one file for each finished range of rows, so that a kill loses only those in flight."""
+"""The folder of an unfinished run: a file for each finished range, so that a kill loses only what is in flight."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ def refuse_other_run(where: Path, earlier: dict[str, Any], identity: dict[str, A
     Raises:
         OutputError: it is not, with the first thing that differs.
     """
-    for key in identity:
-        if earlier.get(key) != identity[key]:
+    for key, value in identity.items():
+        if earlier.get(key) != value:
             raise OutputError(
-                f"cannot resume {where}: its {key} was {earlier.get(key)!r}, now {identity[key]!r}; "
+                f"cannot resume {where}: its {key} was {earlier.get(key)!r}, now {value!r}; "
                 f"repeat the command as it was, or --overwrite"
             )

@@ -149,9 +149,7 @@ def write_solution_blocks(
             file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
 
 
-def _create_column(
-    file: h5py.File, name: str, n: int, values: np.ndarray, parameters: list[dict[str, str]]
-) -> None:
+def _create_column(file: h5py.File, name: str, n: int, values: np.ndarray, parameters: list[dict[str, str]]) -> None:
     dtype = h5py.string_dtype() if values.dtype == object else values.dtype
     node = file.create_dataset(name, shape=(n, *values.shape[1:]), dtype=dtype)
     if name == "example":
@@ -162,9 +160,7 @@ def _create_column(
         node.dims[axis].attach_scale(_component_scale(file, axis, values, parameters))
 
 
-def _component_scale(
-    file: h5py.File, axis: int, values: np.ndarray, parameters: list[dict[str, str]]
-) -> h5py.Dataset:
+def _component_scale(file: h5py.File, axis: int, values: np.ndarray, parameters: list[dict[str, str]]) -> h5py.Dataset:
     """The dimension of x along `axis`: the parameters by name, or a plain index."""
     named = bool(parameters) and values.ndim == 2 and len(parameters) == values.shape[1]
     name = "parameter" if named else f"component_{axis}"
@@ -283,8 +279,10 @@ def _check_format(file: h5py.File, path: Path, wanted: str) -> str | None:
         raise DataError(f"{path} is an {found} file; an {wanted} file is needed here")
     if found == wanted:
         version = file.attrs.get("format_version")
-        if not np.isscalar(version) or int(version) != FORMAT_VERSION:
-            raise DataError(f"{path} has format_version {version}; this invsolve reads {FORMAT_VERSION}: update one of them")
+        if not isinstance(version, int | np.integer) or version != FORMAT_VERSION:
+            raise DataError(
+                f"{path} has format_version {version}; this invsolve reads {FORMAT_VERSION}: update one of them"
+            )
         return found
     return None
 

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.engine import Control, RowResults, RowStepper, run_rows
-from invsolve.options import Options, parse_options
+from invsolve.options import Options as BaseOptions
+from invsolve.options import parse_options
 from invsolve.problem import Problem
 
 
@@ -37,22 +38,22 @@ class Method:
     refines_with: ClassVar[str] = "none"
     """The row method that polishes this method's solutions unless the user says otherwise."""
 
-    class Options(Options):
-        """No options."""
+    Options: type[BaseOptions] = BaseOptions
+    options: Any
 
     def __init__(self, seed: int = 0, **options: Any) -> None:
         self.seed = seed
         self.options = parse_options(type(self).Options, options, f"method '{self.name}'")
 
-    def fit(self, problem: Problem, budget: Budget, control: Control) -> None:
-        """Learn from all n examples at once; nothing to do for methods that are not joint."""
+    def fit(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> None:
+        """Learn from all n examples at once, whose losses (n,) at x0 are known; nothing to do unless `joint`."""
 
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
         """Solutions of the problem's rows, started from z0 (n, d), each independent of the other rows."""
         raise NotImplementedError(f"method {self.name} defines no solve")
 
 
-class RowOptions(Options):
+class RowOptions(BaseOptions):
     """What all row methods share."""
 
     grad_tolerance: float = Field(

@@ -1,4 +1,4 @@
-"""Dense BFGS with a strong-Wolfe line search, both as states of each row (Nocedal and Wright 2006, chapters 3 and 6)."""
+"""Dense BFGS with a strong-Wolfe line search, as states of each row (Nocedal and Wright 2006, chapters 3 and 6)."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class BfgsStepper:
 
     def __init__(self, options: Bfgs.Options, lower: Tensor, upper: Tensor) -> None:
         self.options, self.lower, self.upper = options, lower, upper
+        self.bounded = bool(torch.isfinite(lower).any() or torch.isfinite(upper).any())
 
     def start(self, z: Tensor) -> BfgsState:
         b, d = z.shape
@@ -59,8 +60,12 @@ class BfgsStepper:
         return self._point(state, state.search.step)
 
     def _point(self, state: BfgsState, step: Tensor) -> Tensor:
-        # Clipping only removes the rounding of a step that ends on a bound.
-        return (state.z + step[:, None] * state.direction).clamp(self.lower, self.upper)
+        point = state.z + step[:, None] * state.direction
+        if not self.bounded:
+            return point
+        # A component that reaches its bound must be on it to the last bit, to be seen as held there.
+        wall, room = self._walls(state.z, state.direction)
+        return torch.where(room <= step[:, None], wall, point).clamp(self.lower, self.upper)
 
     def advance(self, state: BfgsState, loss: Tensor, gradient: Tensor) -> tuple[BfgsState, Tensor]:
         slope = (gradient * state.direction).sum(1)
@@ -128,7 +133,9 @@ class BfgsStepper:
         eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
         # Held components are decoupled, so that the block of the free ones stays an inverse Hessian of its own.
         coupled = free[:, :, None] & free[:, None, :]
-        inverse = torch.where(state.unscaled[:, None, None], eye, torch.where(coupled, state.inverse, eye * state.inverse))
+        inverse = torch.where(
+            state.unscaled[:, None, None], eye, torch.where(coupled, state.inverse, eye * state.inverse)
+        )
         downhill = torch.where(free, g, 0.0)
         direction = self._inward(z, -(inverse * downhill[:, None, :]).sum(2))
         slope = (direction * g).sum(1)
@@ -137,13 +144,15 @@ class BfgsStepper:
         unscaled = state.unscaled | bad
         direction = torch.where(unscaled[:, None], -downhill, direction)
         slope = torch.where(unscaled, -downhill.square().sum(1), slope)
-        longest = self._room(z, direction)
+        longest = self._walls(z, direction)[1].amin(1)
         first = (self.options.first_step / direction.norm(dim=1)).clamp(max=1.0)
         step = torch.minimum(torch.where(unscaled, first, 1.0), longest)
         search = begin_search(state.loss, slope, g, step, longest)
         return replace(
             state,
-            inverse=torch.where((turning & unscaled)[:, None, None], eye, torch.where(turning[:, None, None], inverse, state.inverse)),
+            inverse=torch.where(
+                (turning & unscaled)[:, None, None], eye, torch.where(turning[:, None, None], inverse, state.inverse)
+            ),
             unscaled=torch.where(turning, unscaled, state.unscaled),
             direction=torch.where(turning[:, None], direction, state.direction),
             search=search.where(turning, state.search),
@@ -153,11 +162,10 @@ class BfgsStepper:
         outward = ((z <= self.lower) & (direction < 0)) | ((z >= self.upper) & (direction > 0))
         return direction.masked_fill(outward, 0.0)
 
-    def _room(self, z: Tensor, direction: Tensor) -> Tensor:
-        """The longest step (b,) that stays inside the bounds; where it ends, a component becomes held."""
+    def _walls(self, z: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """The bound (b, d) that each component moves towards, and the step at which it gets there."""
         wall = torch.where(direction > 0, self.upper, self.lower)
-        room = torch.where(direction == 0, torch.inf, (wall - z) / direction)
-        return room.amin(1)
+        return wall, torch.where(direction == 0, torch.inf, (wall - z) / direction)
 
 
 class Bfgs(RowMethod):

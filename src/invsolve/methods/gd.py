@@ -120,7 +120,7 @@ class AdamStepper:
         improved = loss < state.best
         waited = torch.where(improved, 0, state.waited + 1)
         tired = waited >= self.options.patience
-        t = (state.iterations + 1)[:, None]
+        t = (state.iterations + 1).to(loss.dtype)[:, None]
         mean = 0.9 * state.mean + 0.1 * gradient
         square = 0.999 * state.square + 0.001 * gradient.square()
         rate = torch.where(tired, 0.5 * state.rate, state.rate)
@@ -159,7 +159,7 @@ class Gd(RowMethod):
         learning_rate: float | None = Field(
             None,
             gt=0,
-            description="length of the first step in typical changes of the parameters; default 1 for sgd, 0.05 for adam",
+            description="length of the first step in typical changes of the parameters; none: 1 for sgd, 0.05 for adam",
         )
         patience: int = Field(20, ge=1, description="adam: trials without a lower loss until a row's rate is halved")
 

@@ -19,12 +19,12 @@ class JointMethod(Method):
         super().__init__(seed, **options)
         self.fitted: RowResults | None = None
 
-    def train(self, problem: Problem, budget: Budget, control: Control) -> RowResults:
-        """The best z of every row (n, d) over the training."""
+    def train(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
+        """The best z of every row (n, d) over the training; where none beats `initial_loss` (n,), the start."""
         raise NotImplementedError(f"method {self.name} defines no train")
 
-    def fit(self, problem: Problem, budget: Budget, control: Control) -> None:
-        self.fitted = self.train(problem, budget, control)
+    def fit(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> None:
+        self.fitted = self.train(problem, initial_loss, budget, control)
 
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
         assert self.fitted is not None, "fit comes first"

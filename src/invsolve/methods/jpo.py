@@ -21,7 +21,7 @@ from invsolve.methods.base import Budget
 from invsolve.methods.joint import JointMethod
 from invsolve.networks.architectures import KINDS, VectorNetwork, choose_kind, grid_shape
 from invsolve.networks.features import Features, make_features
-from invsolve.options import Options
+from invsolve.options import Options as BaseOptions
 from invsolve.problem import Problem
 
 
@@ -30,36 +30,49 @@ class Jpo(JointMethod):
 
     name = "jpo"
 
-    class Options(Options):
+    class Options(BaseOptions):
         network: Literal["auto", "mlp", "conv1d", "conv2d"] = Field(
             "auto", description="architecture; auto chooses by the shape of the targets"
         )
         width: int = Field(64, ge=1, description="units of each fully connected layer")
         depth: int = Field(2, ge=0, description="number of fully connected layers")
-        channels: int = Field(16, ge=1, description="channels of the first convolution; they double at each further one")
-        steps: int = Field(10_000, ge=1, description="training steps, one minibatch each")
-        minibatch: int = Field(8, ge=1, description="examples per training step; small and noisy finds better solutions")
-        learning_rate: float = Field(3e-3, gt=0, description="of Adam, at the start")
+        channels: int = Field(
+            16, ge=1, description="channels of the first convolution; they double at each further one"
+        )
+        steps: int = Field(10_000, ge=1, description="training steps at most, one minibatch each")
+        passes: int = Field(300, ge=1, description="passes over all examples at most: what few examples are trained for")
+        minibatch: int = Field(
+            8, ge=1, description="examples per training step; small and noisy finds better solutions"
+        )
+        learning_rate: float = Field(3e-3, gt=0, description="of AdamW, at the start")
         schedule: Literal["cosine", "constant"] = Field("cosine", description="how the learning rate goes on")
+        weight_decay: float = Field(
+            1.0, ge=0, description="decoupled, of AdamW; keeps the network too smooth to settle into each local minimum"
+        )
+        input_noise: float = Field(
+            0.5,
+            ge=0,
+            description="noise on the standardized inputs, falling to zero over the training; to the same end",
+        )
         scale: float = Field(
             1.0, gt=0, description="scale of the network's output, in typical changes of each parameter"
         )
 
     options: Options
 
-    def train(self, problem: Problem, budget: Budget, control: Control) -> RowResults:
+    def train(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         with torch.random.fork_rng(devices=[problem.device] if problem.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            return Training(self.options, problem, self._steps(problem, budget), self.seed).run(control)
+            steps = self._steps(problem, budget)
+            return Training(self.options, problem, initial_loss, steps, self.seed).run(control)
 
     def _steps(self, problem: Problem, budget: Budget) -> int:
-        """Steps that the budget allows, a part of it being left for the refinement that follows."""
-        if budget.max_evaluations is None:
-            return self.options.steps
-        left = budget.max_evaluations - int(problem.evaluations.max())
-        if budget.refined:
-            left -= min(REFINEMENT, left // 2)
-        return min(self.options.steps, left * math.ceil(problem.n / self.options.minibatch))
+        """Steps that options and budget allow, a part of the budget being left for the refinement that follows."""
+        passes = self.options.passes
+        if budget.max_evaluations is not None:
+            left = budget.max_evaluations - int(problem.evaluations.max())
+            passes = min(passes, left - min(REFINEMENT, left // 2) if budget.refined else left)
+        return min(self.options.steps, passes * math.ceil(problem.n / self.options.minibatch))
 
 
 REFINEMENT = 30  # evaluations per example that a refinement may need after training
@@ -68,7 +81,7 @@ REFINEMENT = 30  # evaluations per example that a refinement may need after trai
 class Training:
     """One training run: the network, its optimizer, and the best z of every row so far."""
 
-    def __init__(self, options: Jpo.Options, problem: Problem, steps: int, seed: int) -> None:
+    def __init__(self, options: Jpo.Options, problem: Problem, initial_loss: Tensor, steps: int, seed: int) -> None:
         self.options, self.problem, self.steps = options, problem, steps
         self.features = _features(options, problem)
         network = VectorNetwork(
@@ -76,11 +89,17 @@ class Training:
         )
         self.network = network.to(problem.device)
         # The size of a loss is the user's unit: only a tiny eps keeps Adam indifferent to it.
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=options.learning_rate, eps=1e-16)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            eps=1e-16,
+            fused=True,
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.order = torch.Generator().manual_seed(seed)
         self.z0 = problem.coordinates.to_solver(problem.x0)
-        self.results = RowResults.unstarted(self.z0)
+        self.results = RowResults.unstarted(self.z0, initial_loss)
 
     def _rate(self, step: int) -> float:
         if self.options.schedule == "constant":
@@ -93,16 +112,17 @@ class Training:
         for step in range(self.steps):
             if control.stopped:
                 break
-            self._step(next(batches).to(self.problem.device))
+            self._step(next(batches).to(self.problem.device), done=step / self.steps)
             control.report(lambda step=step: self._progress(step + 1))  # type: ignore[misc]
         begun = self.results.iterations > 0
         failed = torch.where(torch.isfinite(self.results.best), int(Status.BUDGET), int(Status.NONFINITE))
         self.results.status = torch.where(begun, failed, int(Status.NOT_RUN)).to(torch.int8)
         return self.results
 
-    def _step(self, rows: Tensor) -> None:
+    def _step(self, rows: Tensor, done: float) -> None:
         c, results = self.problem.coordinates, self.results
-        output = self.network(self.features[rows]).to(self.z0.dtype)
+        features = self.features[rows].blurred(self.options.input_noise * (1 - done))
+        output = self.network(features).to(self.z0.dtype)
         z = self.z0[rows] + self.options.scale * output
         trial = z.detach().clamp(c.lower, c.upper)
         loss, gradient = self.problem.evaluate(rows, trial)  # a row that fails has gradient zero: it is left out
@@ -145,4 +165,4 @@ def _features(options: Jpo.Options, problem: Problem) -> Features:
 def _minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Endless shuffled passes over n rows, so that every example is evaluated equally often."""
     while True:
-        yield from torch.randperm(n, generator=generator).split(size)
+        yield from torch.split(torch.randperm(n, generator=generator), size)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from invsolve.engine import RowState
 
-MAX_TRIALS = 40  # a bracket shrinks by a third every other trial at worst
+MAX_TRIALS = 40  # a bracket halves every third trial at worst
 
 
 class Verdict(IntEnum):
@@ -142,6 +142,6 @@ def _interpolate(
     """The next trial of a closed bracket: the cubic's minimizer, kept off the ends; the middle where that is `slow`."""
     guess = _cubic_minimum(low, low_loss, low_slope, high, high_loss, high_slope)
     left, right = torch.minimum(low, high), torch.maximum(low, high)
-    margin = 0.1 * (right - left)
+    margin = 0.01 * (right - left)
     guess = guess.clamp(left + margin, right - margin)
     return torch.where(torch.isfinite(guess) & ~slow, guess, 0.5 * (low + high))

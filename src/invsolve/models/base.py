@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, model_validator
@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from invsolve.errors import ModelError
-from invsolve.options import Options, parse_options
+from invsolve.options import Options as BaseOptions
+from invsolve.options import parse_options
 
 Identifiers = Tensor | dict[str, Tensor] | None
 """γ of some examples: (b, *γ_shape), a dict of such tensors, or None where the model needs none."""
@@ -119,8 +120,8 @@ class ForwardModel:
     and read from `self.options`.
     """
 
-    class Options(Options):
-        """No options."""
+    Options: type[BaseOptions] = BaseOptions
+    options: Any
 
     name: str = ""
     """What messages and files call it: the registered name, or the path it was loaded from."""
@@ -130,7 +131,7 @@ class ForwardModel:
 
     def __init__(self, **options: object) -> None:
         self.name = self.name or type(self).__name__
-        self.options = parse_options(type(self).Options, options, f"model '{self.name}'")
+        self.options = parse_options(type(self).Options, dict(options), f"model '{self.name}'")
         self._constants: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
 
     def __call__(self, x: Tensor, identifiers: Identifiers = None) -> Tensor:

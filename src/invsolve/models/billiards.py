@@ -7,17 +7,18 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.models.base import ForwardModel, Identifiers, Parameter
-from invsolve.options import Options
+from invsolve.options import Options as BaseOptions
 
 
 class Billiards(ForwardModel):
     """Initial velocity x = (vx, vy) of a cue ball from where the hit ball comes to rest.
 
-    Identifiers are the positions (cue_x, cue_y, ball_x, ball_y); y is the rest position of the ball. Both balls slow by linear drag μ: the speed after the way s is |v| − μs. Holl and Thuerey 2024
-    (arXiv 2408.08119), section 4, "billiards".
+    Identifiers are the positions (cue_x, cue_y, ball_x, ball_y); y is the rest position of the ball. Both
+    balls slow by linear drag μ: the speed after the way s is |v| − μs. After the billiards experiment of Holl and
+    Thuerey 2024 (arXiv 2408.08119).
     """
 
-    class Options(Options):
+    class Options(BaseOptions):
         radius: float = Field(0.05, gt=0, description="R, radius of both balls")
         restitution: float = Field(0.8, ge=0, le=1, description="e, coefficient of restitution of the collision")
         drag: float = Field(1.0, gt=0, description="μ, loss of speed per length, in 1/s")
@@ -50,7 +51,9 @@ class Billiards(ForwardModel):
         u = torch.rand(n, 2, dtype=torch.float64, generator=generator)
         aim = ball + 0.08 * (2 * u[:, :1] - 1) * normal
         speed = 0.8 + 0.6 * u[:, 1:]
-        return speed * (aim - cue) / (aim - cue).norm(dim=1, keepdim=True)
+        way = aim - cue
+        velocity: Tensor = speed * way / torch.linalg.vector_norm(way, dim=1, keepdim=True)
+        return velocity
 
     def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
         """y (b, 2) from x (b, 2) and γ (b, 4) = (cue_x, cue_y, ball_x, ball_y)."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.models.base import ForwardModel, Identifiers, Parameter, Uniform
-from invsolve.options import Options
+from invsolve.options import Options as BaseOptions
 
 LENGTH, TIME, GRID = 22.0, 25.0, 64
 MODES = 22  # mode indices 0..21 are kept: the 2/3 rule on 64 points
@@ -26,9 +26,11 @@ class KuramotoSivashinsky(ForwardModel):
     differentiate.
     """
 
-    class Options(Options):
+    class Options(BaseOptions):
         steps: int = Field(
-            125, ge=50, description="time steps of ETDRK4; 125 give a relative error of 2e-6 in the median, 3e-3 at most"
+            125,
+            ge=50,
+            description="time steps of ETDRK4; 125 give a relative error of 2e-6 in the median, 3e-3 at most",
         )
 
     options: Options

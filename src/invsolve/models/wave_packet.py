@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.models.base import ForwardModel, Identifiers, Parameter, Uniform
-from invsolve.options import Options
+from invsolve.options import Options as BaseOptions
 
 
 class WavePacket(ForwardModel):
@@ -17,10 +17,10 @@ class WavePacket(ForwardModel):
 
     y_j = A sin(ω(t_j − t0)) exp(−(t_j − t0)² / (2 width²)), t_j = j·duration/(samples − 1).
 
-    Holl and Thuerey 2024 (arXiv 2408.08119), section 4, "wave packet localization".
+    After the wave packet experiment of Holl and Thuerey 2024 (arXiv 2408.08119).
     """
 
-    class Options(Options):
+    class Options(BaseOptions):
         samples: int = Field(128, ge=2, description="number of times t_j at which the signal is recorded")
         duration: float = Field(20.0, gt=0, description="end of the recording, in s; t0 is within [0, duration]")
         amplitude: float = Field(1.0, gt=0, description="A, height of the envelope")
@@ -33,9 +33,7 @@ class WavePacket(ForwardModel):
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         end = self.options.duration
-        return (
-            Parameter("t0", unit="s", lower=0, upper=end, initial=end / 2, prior=Uniform(0.1 * end, 0.9 * end)),
-        )
+        return (Parameter("t0", unit="s", lower=0, upper=end, initial=end / 2, prior=Uniform(0.1 * end, 0.9 * end)),)
 
     @property
     def y_shape(self) -> tuple[int, ...]:

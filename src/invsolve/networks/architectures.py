@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class VectorNetwork(nn.Module):
             encoded += size
         sizes = [encoded] + [width] * depth
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.SiLU()]
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(sizes[-1], outputs)

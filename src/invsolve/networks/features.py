@@ -21,6 +21,12 @@ class Features:
     def __getitem__(self, rows: Tensor) -> Features:
         return Features(self.grid[rows], self.flat[rows])
 
+    def blurred(self, amount: float) -> Features:
+        """With Gaussian noise of this standard deviation added, drawn from torch's global generator."""
+        if amount == 0:
+            return self
+        return Features(*(t + amount * torch.randn_like(t) for t in (self.grid, self.flat)))
+
 
 def make_features(targets: Tensor, identifiers: dict[str, Tensor], spatial: tuple[int, ...]) -> Features:
     """Arrange targets (n, *y_shape; NaN = gap) and identifiers (n, ...) for a network on a grid of shape `spatial`.

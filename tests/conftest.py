@@ -1,0 +1,58 @@
+"""Fixtures that all tests share; budgets are small and seeds fixed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import invsolve
+from invsolve.data.dataset import Dataset
+
+VECTORS = Path(__file__).parent / "vectors"
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads() -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """Run the installed program: `command("solve", path, ...)`."""
+
+    def run(*arguments: object, timeout: float = 120, **more: object) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "invsolve", *map(str, arguments)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, **more)  # type: ignore[call-overload,no-any-return]
+
+    return run
+
+
+@pytest.fixture
+def wave_packets(tmp_path: Path) -> Path:
+    """A dataset file of 12 wave packets."""
+    path = tmp_path / "wp.h5"
+    invsolve.write_dataset(path, invsolve.generate("wave-packet", 12, seed=3, samples=32))
+    return path
+
+
+def quadratic(x: torch.Tensor, identifiers: torch.Tensor) -> torch.Tensor:
+    """y = γ ∘ x: a convex problem with a condition number, solved exactly by x = y*/γ."""
+    return identifiers * x
+
+
+@pytest.fixture
+def quadratics() -> Dataset:
+    """24 convex problems of three unknowns with condition numbers up to 100, and their solutions."""
+    rng = np.random.default_rng(5)
+    x_true = rng.uniform(-3, 3, (24, 3))
+    stiffness = 10.0 ** rng.uniform(-0.5, 0.5, (24, 3))
+    return Dataset(targets=stiffness * x_true, identifiers=stiffness, x0=np.zeros(3), x_true=x_true)

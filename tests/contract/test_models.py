@@ -1,0 +1,96 @@
+"""What every registered forward model must keep; a new one is tested here unasked."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from tests.conftest import VECTORS
+from torch import Tensor
+
+from invsolve.models.base import ForwardModel, Identifiers
+from invsolve.pipeline import generate
+from invsolve.registry import load_model, registered
+
+# Relative L2 error of a row: (median, maximum). Closed forms differ by rounding alone; the Kuramoto–Sivashinsky
+# vectors were made by a finer integration of a flow that is chaotic in some rows (contract, section 4).
+TOLERANCES = {"kuramoto-sivashinsky": (1e-4, 1e-2)}
+CLOSED_FORM = (1e-10, 1e-10)
+
+NAMES = sorted(registered("models"))
+
+
+def sample(model: ForwardModel, n: int, seed: int = 0) -> tuple[Tensor, Identifiers]:
+    generator = torch.Generator().manual_seed(seed)
+    identifiers = model.draw_identifiers(n, generator)
+    return model.draw_parameters(n, identifiers, generator), identifiers
+
+
+def rows_of(identifiers: Identifiers, rows: slice | Tensor) -> Identifiers:
+    return None if identifiers is None else identifiers[rows]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_independent_vectors(name: str) -> None:
+    with h5py.File(VECTORS / f"{name}.h5") as file:
+        x, y = torch.from_numpy(file["x_true"][:]), torch.from_numpy(file["targets"][:])
+        identifiers = torch.from_numpy(file["identifiers"][:]) if "identifiers" in file else None
+    found = load_model(name)(x, identifiers)
+    error = (found - y).flatten(1).norm(dim=1) / y.flatten(1).norm(dim=1)
+    median, most = TOLERANCES.get(name, CLOSED_FORM)
+    assert error.median() <= median
+    assert error.max() <= most
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_shapes_and_dtypes(name: str, dtype: torch.dtype) -> None:
+    model = load_model(name)
+    x, identifiers = sample(model, 5)
+    y = model(x.to(dtype), None if identifiers is None else identifiers.to(dtype))
+    assert x.shape == (5, *model.x_shape)
+    assert y.shape == (5, *model.y_shape)
+    assert y.dtype == dtype
+    assert torch.isfinite(y).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients(name: str) -> None:
+    model = load_model(name)
+    x, identifiers = sample(model, 3, seed=1)
+    if name == "kuramoto-sivashinsky":
+        # All 64 outputs of a long chaotic flow are too much for finite differences in full; a projection is not.
+        weight = torch.linspace(-1, 1, 64, dtype=torch.float64)
+        assert torch.autograd.gradcheck(lambda z: model(z, identifiers) @ weight, x.requires_grad_(), atol=1e-4)
+    else:
+        assert torch.autograd.gradcheck(lambda z: model(z, identifiers), x.requires_grad_())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_are_independent(name: str) -> None:
+    model = load_model(name)
+    x, identifiers = sample(model, 6)
+    together = model(x, identifiers)
+    alone = torch.cat([model(x[i : i + 1], rows_of(identifiers, slice(i, i + 1))) for i in range(6)])
+    # Matrix products of another batch size round differently, and chaos amplifies it a little.
+    torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_initial_guess_is_within_bounds(name: str) -> None:
+    model = load_model(name)
+    data = generate(name, 4)
+    x0 = model.initial_guess(torch.from_numpy(np.asarray(data.targets)), None)
+    assert x0.shape == (4, *model.x_shape)
+    for j, parameter in enumerate(model.parameters):
+        assert ((x0[:, j] >= parameter.lower) & (x0[:, j] <= parameter.upper)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generate_is_reproducible_and_scatters_by_the_noise(name: str) -> None:
+    one, again, other = (np.asarray(generate(name, 64, seed=s).targets) for s in (7, 7, 8))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+    quiet, loud = (np.asarray(generate(name, 64, seed=7, noise=s).targets) for s in (0.0, 0.5))
+    assert np.std(loud - quiet) == pytest.approx(0.5, rel=0.2)

@@ -1,0 +1,63 @@
+"""Datasets from arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invsolve
+from invsolve.data.dataset import Dataset
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"targets": np.zeros((0, 3))}, "targets is empty"),
+        ({"targets": np.float64(3)}, "targets is a single number"),
+        ({"targets": [[1.0], [1.0, 2.0]]}, "targets is ragged"),
+        ({"targets": np.zeros((3, 2), complex)}, "targets has type complex128"),
+        ({"targets": np.array(["a", "b"])}, "targets has type"),
+        ({"identifiers": np.zeros((2, 2))}, r"identifiers has shape \(2, 2\), but targets has 3 examples"),
+        ({"identifiers": {"a": np.zeros(3), "b": np.zeros(4)}}, r"identifiers/b has shape \(4,\)"),
+        ({"sigma": np.zeros((3, 2))}, r"sigma must be > 0 everywhere, found 0.0 at \[0, 0\]"),
+        ({"sigma": np.array([1.0, np.nan, 1.0])}, r"sigma must be > 0 everywhere, found nan at \[1\]"),
+        ({"sigma": np.ones((3, 5))}, r"sigma has shape \(3, 5\), which does not broadcast"),
+        ({"sigma": np.ones((2, 3, 2))}, "does not broadcast"),
+        ({"x_true": np.zeros(2)}, "x_true has shape"),
+        ({"names": ["a"]}, "names has shape"),
+    ],
+)
+def test_what_does_not_fit_is_told(fields: dict[str, Any], line: str) -> None:
+    with pytest.raises(invsolve.DataError, match=line):
+        Dataset(**{"targets": np.zeros((3, 2)), **fields})
+
+
+def test_tensors_lists_and_integers_are_taken() -> None:
+    data = Dataset(targets=torch.ones(2, 3, dtype=torch.int32), identifiers=[1, 2], names=["a", "b"])
+    assert len(data) == 2
+    assert data.y_shape == (3,)
+    assert data.rows(1, 2).identifiers == np.array([2])
+
+
+@pytest.mark.parametrize(
+    ("x0", "per_row"), [(np.zeros((4, 2)), True), (np.zeros(2), False), (np.zeros((2, 4)), False), (np.zeros((4, 4)), True)]
+)
+def test_one_guess_for_each_or_for_all(x0: np.ndarray, per_row: bool) -> None:
+    assert Dataset(targets=np.zeros((4, 1)), x0=x0).x0_per_row is per_row
+
+
+def test_an_ambiguous_guess_is_refused_unless_the_truth_decides() -> None:
+    with pytest.raises(invsolve.DataError, match=r"store it as \(4, 4\) or \(4, 1\)"):
+        _ = Dataset(targets=np.zeros((4, 1)), x0=np.zeros(4)).x0_per_row
+    assert Dataset(targets=np.zeros((4, 1)), x0=np.zeros(4), x_true=np.zeros((4, 4))).x0_per_row is False
+    assert Dataset(targets=np.zeros((4, 1)), x0=np.zeros(4), x_true=np.zeros(4)).x0_per_row is True
+
+
+def test_the_hash_tells_datasets_apart() -> None:
+    one = Dataset(targets=np.zeros((3, 2)))
+    assert one.sha256() == Dataset(targets=np.zeros((3, 2))).sha256()
+    assert one.sha256() != Dataset(targets=np.zeros((2, 3))).sha256()
+    assert one.sha256() != Dataset(targets=np.zeros((3, 2)), sigma=2.0).sha256()

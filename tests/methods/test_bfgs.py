@@ -1,0 +1,94 @@
+"""BFGS on problems whose answers are known, and against SciPy's on the built-in models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+from torch import Tensor
+
+import invsolve
+from invsolve.data.dataset import Dataset
+from invsolve.data.solution import Status
+from invsolve.models.base import ForwardModel, Identifiers, Parameter
+
+
+def rosenbrock(x: Tensor, identifiers: Tensor | None) -> Tensor:
+    """Residuals of the Rosenbrock function (Moré, Garbow and Hillstrom 1981, problem 1); minimum 0 at (1, 1)."""
+    return torch.stack([10 * (x[:, 1] - x[:, 0] ** 2), 1 - x[:, 0]], dim=1)
+
+
+def test_curved_valleys_are_followed_to_their_end() -> None:
+    starts = np.array([[-1.2, 1.0], [0.0, 0.0], [2.0, -3.0], [-4.0, 5.0]])
+    data = Dataset(targets=np.zeros((4, 2)), x0=starts)
+    solution = invsolve.solve(data, rosenbrock, "bfgs")
+    np.testing.assert_allclose(solution.x, 1.0, atol=1e-4)
+    assert (solution.status == Status.CONVERGED).all()
+    assert solution.evaluations.max() < 150
+
+
+def scipy_losses(data: Dataset, model: ForwardModel) -> np.ndarray:
+    targets = torch.from_numpy(np.asarray(data.targets))
+    identifiers = None if data.identifiers is None else torch.from_numpy(np.asarray(data.identifiers))
+    x0 = model.initial_guess(targets, identifiers).numpy()
+
+    def value_and_gradient(x: np.ndarray, i: int) -> tuple[float, np.ndarray]:
+        z = torch.from_numpy(x)[None].requires_grad_()
+        y = model(z, None if identifiers is None else identifiers[i : i + 1])
+        loss = 0.5 * (y[0] - targets[i]).square().sum()
+        return loss.item(), torch.autograd.grad(loss, z)[0][0].numpy()
+
+    fits = [scipy.optimize.minimize(value_and_gradient, x0[i], (i,), "BFGS", jac=True) for i in range(len(x0))]
+    return np.array([fit.fun for fit in fits])
+
+
+@pytest.mark.parametrize("name", ["wave-packet", "billiards"])
+def test_never_worse_than_scipy_in_mean_loss(name: str) -> None:
+    """Kuramoto–Sivashinsky takes SciPy minutes, and NaN in one row of three: see benchmarks/bfgs.py."""
+    data = invsolve.generate(name, 256, seed=21)
+    theirs = scipy_losses(data, invsolve.load_model(name))
+    ours = invsolve.solve(data, method="bfgs").loss
+    assert ours.mean() <= theirs.mean() * (1 + 1e-6)
+
+
+class Box(ForwardModel):
+    """A stretched valley, rotated against its bounds: the constrained minimum is on an edge or in a corner."""
+
+    parameters = (Parameter("a", lower=-1, upper=1, initial=0.5), Parameter("b", lower=0, upper=2, initial=1.5))
+
+    def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+        return torch.stack([x[:, 0] + x[:, 1], 10 * (x[:, 0] - x[:, 1])], dim=1)
+
+
+def test_minima_on_bounds_agree_with_scipy() -> None:
+    rng = np.random.default_rng(8)
+    targets = np.stack([rng.uniform(-4, 6, 40), rng.uniform(-40, 40, 40)], axis=1)
+    solution = invsolve.solve(Dataset(targets=targets), Box, "bfgs")
+    matrix = np.array([[1.0, 1.0], [10.0, -10.0]])
+    for i, y in enumerate(targets):
+        exact = scipy.optimize.lsq_linear(matrix, y, bounds=([-1, 0], [1, 2]), tol=1e-14)
+        assert solution.loss[i] == pytest.approx(exact.cost, rel=1e-6, abs=1e-9)
+    assert (solution.status == Status.CONVERGED).all()
+    on_edge = (np.abs(solution.x[:, 0]) == 1) | (solution.x[:, 1] == 0) | (solution.x[:, 1] == 2)
+    assert on_edge.sum() > 20
+
+
+def test_log_scale_keeps_positive_parameters_positive() -> None:
+    class Decay(ForwardModel):
+        parameters = (Parameter("rate", lower=0, scale="log", initial=1.0),)
+
+        def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+            return torch.exp(-x * torch.linspace(0, 1, 9, dtype=x.dtype))
+
+    rates = np.array([[1e-3], [0.3], [5.0], [40.0]])
+    data = Dataset(targets=np.exp(-rates * np.linspace(0, 1, 9)))
+    solution = invsolve.solve(data, Decay, "bfgs", options={"grad_tolerance": 1e-9})
+    np.testing.assert_allclose(solution.x, rates, rtol=2e-3)
+
+
+def test_max_iterations_ends_in_budget() -> None:
+    data = Dataset(targets=np.zeros((1, 2)), x0=np.array([-1.2, 1.0]))
+    solution = invsolve.solve(data, rosenbrock, "bfgs", options={"max_iterations": 4})
+    assert solution.status[0] == Status.BUDGET
+    assert solution.iterations[0] == 4

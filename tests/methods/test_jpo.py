@@ -1,0 +1,110 @@
+"""Joint parameterized optimization: its promises on small budgets, and that it finds what BFGS does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import invsolve
+from invsolve.data.solution import Status
+from invsolve.pipeline import compare
+from invsolve.run import Settings
+
+
+def test_the_first_prediction_is_nearly_the_initial_guess() -> None:
+    data = invsolve.generate("wave-packet", 8, seed=1)
+    seen: list[Tensor] = []
+    model = invsolve.load_model("wave-packet")
+    forward = model.forward
+
+    def recording(x: Tensor, identifiers: object) -> Tensor:
+        seen.append(x.detach())
+        return forward(x, identifiers)
+
+    model.forward = recording
+    invsolve.solve(data, model, "jpo", options={"steps": 1}, refine="none")
+    assert torch.equal(seen[0], torch.full((8, 1), 10.0, dtype=torch.float64))  # the scored start
+    assert (seen[1] - 10).abs().max() < 0.2  # the first prediction, in a range of 20
+
+
+def test_it_finds_better_solutions_than_bfgs() -> None:
+    """Billiards: where the cue misses, the gradient is zero and BFGS ends at the start; the network does not."""
+    data = invsolve.generate("billiards", 64, seed=9)
+    result = compare(data, methods=["bfgs", "jpo"], options={"jpo": {"steps": 2000}}).methods
+    assert result["bfgs"]["solved"] < 0.85
+    assert result["jpo"]["solved"] > 0.95
+    assert result["jpo"]["better"] > result["jpo"]["worse"]
+
+
+def test_every_example_is_evaluated_equally_often() -> None:
+    data = invsolve.generate("billiards", 30, seed=2)
+    solution = invsolve.solve(data, method="jpo", options={"steps": 40, "minibatch": 8}, refine="none")
+    assert set(solution.evaluations) == {12}  # ten passes of four minibatches, and two scorings
+    assert set(solution.iterations) == {10}
+    assert set(solution.status) == {Status.BUDGET}
+
+
+def test_refinement_keeps_the_better() -> None:
+    data = invsolve.generate("billiards", 24, seed=3)
+    rough = invsolve.solve(data, method="jpo", options={"steps": 200}, refine="none")
+    fine = invsolve.solve(data, method="jpo", options={"steps": 200})
+    assert (fine.loss <= rough.loss * (1 + 1e-9)).all()
+    assert fine.loss.mean() < 0.5 * rough.loss.mean()
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv1d"])
+def test_networks_can_be_chosen_by_hand(network: str) -> None:
+    data = invsolve.generate("wave-packet", 8, seed=1)
+    options = {"network": network, "width": 16, "depth": 1, "channels": 4, "steps": 30, "schedule": "constant"}
+    solution = invsolve.solve(data, method="jpo", options=options)
+    assert solution.loss.mean() < solution.loss_initial.mean()
+
+
+def test_a_network_that_does_not_fit_is_refused() -> None:
+    data = invsolve.generate("wave-packet", 8, seed=1)
+    with pytest.raises(invsolve.OptionError, match="conv2d.*does not fit.*valid here: mlp, conv1d"):
+        invsolve.solve(data, method="jpo", options={"network": "conv2d"})
+
+
+def test_gaps_and_groups_of_identifiers_reach_the_network() -> None:
+    def shifted(x: Tensor, identifiers: dict[str, Tensor]) -> Tensor:
+        return torch.sin(x * identifiers["rate"]) + identifiers["offset"][:, None]
+
+    rng = np.random.default_rng(1)
+    identifiers = {"rate": rng.uniform(0.5, 1, (12, 20)), "offset": rng.uniform(-1, 1, 12)}
+    x = rng.uniform(-1, 1, (12, 1))
+    targets = np.sin(x * identifiers["rate"]) + identifiers["offset"][:, None]
+    targets[:, 3] = np.nan
+    targets[4, :10] = np.nan
+    data = invsolve.Dataset(targets=targets, identifiers=identifiers, x0=np.zeros(1))
+    solution = invsolve.solve(data, shifted, "jpo", options={"steps": 200})
+    np.testing.assert_allclose(solution.x, x, atol=1e-3)
+
+
+def test_a_single_example_can_be_trained_on() -> None:
+    data = invsolve.generate("billiards", 1, seed=4)
+    solution = invsolve.solve(data, method="jpo", options={"steps": 20})
+    assert np.isfinite(solution.loss).all()
+
+
+def test_the_seed_matters_and_is_all_that_does() -> None:
+    data = invsolve.generate("billiards", 12, seed=1)
+    torch.manual_seed(99)
+    one = invsolve.solve(data, method="jpo", options={"steps": 30}, refine="none", seed=1)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(7)
+    again = invsolve.solve(data, method="jpo", options={"steps": 30}, refine="none", seed=1)
+    other = invsolve.solve(data, method="jpo", options={"steps": 30}, refine="none", seed=2)
+    assert np.array_equal(one.x, again.x)
+    assert not np.array_equal(one.x, other.x)
+    torch.manual_seed(99)
+    assert torch.equal(state, torch.random.get_rng_state())  # the caller's generator is left as it was
+
+
+def test_settings_refuse_a_refinement_by_a_joint_method() -> None:
+    with pytest.raises(invsolve.OptionError, match="cannot refine with 'jpo'"):
+        compare(invsolve.generate("billiards", 4), methods=["bfgs"], settings=replace(Settings(), refine="jpo"))

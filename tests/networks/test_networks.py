@@ -1,0 +1,81 @@
+"""Features and architectures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from invsolve.networks.architectures import VectorNetwork, choose_kind, grid_shape
+from invsolve.networks.features import make_features
+
+
+@pytest.mark.parametrize(
+    ("y_shape", "kind"),
+    [
+        ((), "mlp"),
+        ((2,), "mlp"),
+        ((15,), "mlp"),
+        ((16,), "conv1d"),
+        ((128,), "conv1d"),
+        ((3, 128), "conv1d"),
+        ((15, 15), "conv2d"),
+        ((32, 32), "conv2d"),
+        ((3, 32, 32), "conv2d"),
+        ((9, 4), "mlp"),
+        ((20, 20, 20), "mlp"),
+    ],
+)
+def test_the_shape_chooses_the_network(y_shape: tuple[int, ...], kind: str) -> None:
+    assert choose_kind(y_shape) == kind
+
+
+def test_grid_shapes() -> None:
+    assert grid_shape("conv1d", (3, 128)) == (128,)
+    assert grid_shape("conv2d", (128,)) == ()
+    assert grid_shape("mlp", (128,)) == ()
+
+
+def test_features_are_standardized_and_gaps_masked() -> None:
+    targets = torch.randn(40, 20, dtype=torch.float64) * 7 + 100
+    targets[3, 5] = torch.nan
+    identifiers = {"field": torch.randn(40, 20) * 1e-9, "setting": torch.rand(40), "same": torch.ones(40, 2)}
+    features = make_features(targets, identifiers, (20,))
+    assert features.grid.shape == (40, 3, 20)  # targets, mask, field
+    assert features.flat.shape == (40, 3)
+    assert torch.isfinite(features.grid).all()
+    assert features.grid[3, 0, 5] == 0
+    assert features.grid[3, 1, 5] == 0
+    assert features.grid[:, 1].sum() == 799
+    for channel in (0, 2):
+        values = features.grid[:, channel]
+        assert values.mean().abs() < 1e-3
+        assert values.std() == pytest.approx(1, abs=2e-2)
+    assert features.flat[:, 0].std() == pytest.approx(1, abs=2e-2)
+    assert (features.flat[:, 1:] == 0).all()  # what never varies tells nothing
+
+
+def test_an_infinite_target_does_not_reach_the_network() -> None:
+    targets = torch.randn(5, 4, dtype=torch.float64)
+    targets[2, 1] = torch.inf
+    assert torch.isfinite(make_features(targets, {}, ()).flat).all()
+
+
+@pytest.mark.parametrize("shape", [(2,), (40,), (3, 40), (20, 33), (2, 16, 16)])
+def test_outputs_start_small_and_depend_on_every_example(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    kind = choose_kind(shape)
+    features = make_features(torch.randn(6, *shape), {"a": torch.randn(6, 3)}, grid_shape(kind, shape))
+    network = VectorNetwork(features, outputs=5, width=16, depth=2, channels=4)
+    out = network(features)
+    assert out.shape == (6, 5)
+    assert out.abs().max() < 0.02
+    assert len(out.unique(dim=0)) == 6
+
+
+def test_blurring_leaves_the_original() -> None:
+    features = make_features(torch.randn(6, 3), {}, ())
+    before = features.flat.clone()
+    assert features.blurred(0) is features
+    blurred = features.blurred(0.5)
+    assert torch.equal(features.flat, before)
+    assert 0.1 < (blurred.flat - before).std() < 1
