@@ -71,7 +71,10 @@ def test_failing_rows_are_infinite_and_alone() -> None:
     ("model", "line"),
     [
         (lambda x, identifiers: x.numpy(force=True), "returned ndarray"),
-        (lambda x, identifiers: x[:, :1], r"returned shape \(3, 1\) for x \(3, 2\) at example 0; the targets need \(3, 2\)"),
+        (
+            lambda x, identifiers: x[:, :1],
+            r"returned shape \(3, 1\) for x \(3, 2\) at example 0; the targets need \(3, 2\)",
+        ),
         (lambda x, identifiers: x.sum(), r"returned shape \(\)"),
         (lambda x, identifiers: x.float(), "returned float32 where float64 came in"),
         (lambda x, identifiers: x.detach(), "no gradient to x"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
     from invsolve.engine import Progress
 
 
+class _Output(Console):
+    """Standard output; wide where it is no terminal, so that no table is folded in a file or pipe."""
+
+    def __init__(self) -> None:
+        super().__init__(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # main() knows the exit code; rich would end with 1
+
+
 def say(message: str) -> None:
     """One line on standard error."""
     print(f"invsolve: {message}", file=sys.stderr)
@@ -26,7 +37,7 @@ def say(message: str) -> None:
 
 def show_solution(summary: Mapping[str, Any]) -> None:
     """The loss report of a solved batch."""
-    console = Console()
+    console = _Output()
     model, method = (escape(str(summary[key])) for key in ("model", "method"))
     console.print(f"[bold]{model}[/] by [bold]{method}[/], {summary['n']} examples")
     losses = _table("", "mean", "median", "90 %", "max")
@@ -49,7 +60,7 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     """Every method against the baseline, a row a method."""
     methods = comparison["methods"]
     solved = any("solved" in m for m in methods.values())
-    console = Console()
+    console = _Output()
     console.print(f"{comparison['n']} examples, against [bold]{escape(comparison['baseline'])}[/]")
     table = _table(
         "method", "better", "tied", "worse", "log10 ratio (95 %)", "median loss", "mean loss",
@@ -77,12 +88,12 @@ def show_entries(kind: str, rows: Sequence[tuple[str, str, str]]) -> None:
     table = _table(kind[:-1], "package", "", left=3)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    Console().print(table)
+    _Output().print(table)
 
 
 def show_entry(description: Mapping[str, Any]) -> None:
     """One model or method: what it does, its parameters and its options."""
-    console = Console()
+    console = _Output()
     console.print(f"[bold]{escape(description['name'])}[/] ({escape(description['package'])})")
     console.print(Text(description["about"]))
     if description.get("parameters"):
@@ -103,7 +114,7 @@ def show_entry(description: Mapping[str, Any]) -> None:
 
 def show_file(description: Mapping[str, Any]) -> None:
     """What is in an HDF5 file, and for a solution its loss report."""
-    console = Console()
+    console = _Output()
     console.print(f"[bold]{escape(str(description['path']))}[/]: {escape(description['kind'])}", soft_wrap=True)
     table = _table("array", "shape", "type", left=3)
     for name, a in description["arrays"].items():

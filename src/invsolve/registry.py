@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -187,16 +188,7 @@ def _import_file(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        line = next(
-            (f" (line {f.tb_lineno})" for f in _frames(error) if f.tb_frame.f_code.co_filename == str(path)), ""
-        )
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name]
+        line = f" (line {lines[-1]})" if lines else ""
         raise ModelError(f"model file {path} cannot be imported: {first_line(error)}{line}") from error
     return module
-
-
-def _frames(error: BaseException) -> list[Any]:
-    frames, trace = [], error.__traceback__
-    while trace is not None:
-        frames.append(trace)
-        trace = trace.tb_next
-    return frames[::-1]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import quadratic
 from torch import Tensor
 
 import invsolve
@@ -16,6 +15,7 @@ from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
 from invsolve.models.base import ForwardModel, Identifiers, Parameter
 from invsolve.registry import method_class, registered
+from tests.conftest import quadratic
 
 NAMES = sorted(registered("methods"))
 ROW_METHODS = [name for name in NAMES if not method_class(name).joint]

@@ -6,12 +6,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tests.conftest import VECTORS
 from torch import Tensor
 
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.pipeline import generate
 from invsolve.registry import load_model, registered
+from tests.conftest import VECTORS
 
 # Relative L2 error of a row: (median, maximum). Closed forms differ by rounding alone; the Kuramoto–Sivashinsky
 # vectors were made by a finer integration of a flow that is chaotic in some rows (contract, section 4).

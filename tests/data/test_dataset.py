@@ -43,7 +43,8 @@ def test_tensors_lists_and_integers_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x0", "per_row"), [(np.zeros((4, 2)), True), (np.zeros(2), False), (np.zeros((2, 4)), False), (np.zeros((4, 4)), True)]
+    ("x0", "per_row"),
+    [(np.zeros((4, 2)), True), (np.zeros(2), False), (np.zeros((2, 4)), False), (np.zeros((4, 4)), True)],
 )
 def test_one_guess_for_each_or_for_all(x0: np.ndarray, per_row: bool) -> None:
     assert Dataset(targets=np.zeros((4, 1)), x0=x0).x0_per_row is per_row

@@ -82,7 +82,9 @@ def solutions(draw: Any, n: int = 3) -> Solution:
     columns["example"] = draw(st.just(np.arange(n)) | names.map(lambda v: np.array(v, dtype=object)))
     named = len(x_shape) == 1 and draw(st.booleans())
     parameters = [{"name": f"p{j}", "unit": "m/s²"} for j in range(x_shape[0])] if named else []
-    return Solution(**columns, attributes={"method": "bfgs", "seed": 3, "method_options": {"a": 1}}, parameters=parameters)
+    return Solution(
+        **columns, attributes={"method": "bfgs", "seed": 3, "method_options": {"a": 1}}, parameters=parameters
+    )
 
 
 @quick

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.conftest import quadratic
 
 import invsolve
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
+from tests.conftest import quadratic
 
 
 def test_adam_solves_convex_problems(quadratics: Dataset) -> None:

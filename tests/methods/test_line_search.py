@@ -14,7 +14,9 @@ C1, C2 = 1e-4, 0.1
 Function = Callable[[Tensor], Tensor]
 
 
-def search(phi: Function, step: float, longest: float = torch.inf, c2: float = C2) -> tuple[Verdict, float, list[float]]:
+def search(
+    phi: Function, step: float, longest: float = torch.inf, c2: float = C2
+) -> tuple[Verdict, float, list[float]]:
     """Run one search to its end; the verdict, the last trial, and all trials."""
 
     def value_and_slope(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,17 +45,17 @@ def parabola(t: Tensor) -> Tensor:
     return (t - 3) ** 2
 
 
-def moré_thuente_1(t: Tensor) -> Tensor:
+def more_thuente_1(t: Tensor) -> Tensor:
     """Moré and Thuente 1994, eq. 5.1 with β = 2: −t/(t² + β)."""
     return -t / (t**2 + 2)
 
 
-def moré_thuente_2(t: Tensor) -> Tensor:
+def more_thuente_2(t: Tensor) -> Tensor:
     """Moré and Thuente 1994, eq. 5.2 with β = 0.004: (t + β)⁵ − 2(t + β)⁴."""
     return (t + 0.004) ** 5 - 2 * (t + 0.004) ** 4
 
 
-@pytest.mark.parametrize("phi", [parabola, moré_thuente_1, moré_thuente_2])
+@pytest.mark.parametrize("phi", [parabola, more_thuente_1, more_thuente_2])
 @pytest.mark.parametrize("step", [1e-3, 1e-1, 10.0, 1e3])
 def test_strong_wolfe_holds_at_what_is_accepted(phi: Function, step: float) -> None:
     verdict, t, trials = search(phi, step)

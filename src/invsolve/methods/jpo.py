@@ -40,7 +40,9 @@ class Jpo(JointMethod):
             16, ge=1, description="channels of the first convolution; they double at each further one"
         )
         steps: int = Field(10_000, ge=1, description="training steps at most, one minibatch each")
-        passes: int = Field(300, ge=1, description="passes over all examples at most: what few examples are trained for")
+        passes: int = Field(
+            300, ge=1, description="passes over all examples at most: what few examples are trained for"
+        )
         minibatch: int = Field(
             8, ge=1, description="examples per training step; small and noisy finds better solutions"
         )

@@ -1,0 +1,336 @@
+"""The installed program, as a shell sees it: exit codes, JSON, what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import invsolve
+from invsolve.data.solution import Status
+from tests.conftest import Command
+
+SOLVE_KEYS = {
+    "schema", "model", "method", "n", "loss", "loss_initial", "status", "evaluations", "gradients", "seconds", "out",
+    "solved",
+}  # fmt: skip
+
+
+def test_help_answers_without_torch() -> None:
+    script = (
+        "import sys, invsolve.cli\n"
+        "from typer.main import get_command\n"
+        "get_command(invsolve.cli.app).main(['--help'], standalone_mode=False)\n"
+        "assert not {'torch', 'numpy', 'h5py', 'scipy', 'pydantic'} & set(sys.modules), sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("solve", "compare", "generate", "models", "methods", "inspect"):
+        assert name in done.stdout
+
+
+def test_solve_writes_beside_the_input_and_shows_the_losses(command: Command, wave_packets: Path) -> None:
+    done = command("solve", wave_packets)
+    assert done.returncode == 0, done.stderr
+    assert wave_packets.with_name("wp.bfgs.h5").exists()
+    for words in ("wave-packet by bfgs, 12 examples", "median", "converged", "solved", "wp.bfgs.h5"):
+        assert words in " ".join(done.stdout.split())
+    assert not done.stderr
+
+
+def test_json_is_exactly_one_document(command: Command, wave_packets: Path) -> None:
+    done = command("solve", wave_packets, "--method", "jpo", "-O", "steps=30", "--json", "--max-evaluations", "30")
+    document = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert set(document) == SOLVE_KEYS
+    assert document["schema"] == "invsolve-solve/1"
+    assert document["evaluations"]["max"] <= 30
+    assert sum(document["status"].values()) == document["n"] == 12
+    solution = invsolve.read_solution(document["out"])
+    assert document["loss"]["mean"] == pytest.approx(solution.loss.mean())
+    assert document["loss"]["median"] == pytest.approx(np.median(solution.loss))
+
+
+def test_quiet_leaves_standard_error_empty(command: Command, wave_packets: Path) -> None:
+    done = command("solve", wave_packets, "--quiet", "--fail-above", "1e-9")
+    assert done.returncode == 3
+    assert not done.stderr
+
+
+def test_an_existing_output_is_kept(command: Command, wave_packets: Path) -> None:
+    assert command("solve", wave_packets).returncode == 0
+    before = wave_packets.with_name("wp.bfgs.h5").read_bytes()
+    done = command("solve", wave_packets)
+    assert done.returncode == 2
+    assert "exists; choose another --out, or --overwrite it" in done.stderr
+    assert wave_packets.with_name("wp.bfgs.h5").read_bytes() == before
+    assert command("solve", wave_packets, "--overwrite").returncode == 0
+
+
+def test_fail_above_and_nonfinite_end_in_3(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text("def F(x, identifiers):\n    return x.sqrt()\n")
+    invsolve.write_dataset(tmp_path / "d.h5", invsolve.Dataset(targets=np.ones((2, 1)), x0=np.array([[4.0], [-1.0]])))
+    model = f"{tmp_path / 'm.py'}:F"
+    done = command("solve", tmp_path / "d.h5", "--model", model, "--json")
+    assert done.returncode == 3
+    assert "1 of 2 examples are nonfinite" in done.stderr
+    document = json.loads(done.stdout)
+    assert document["loss"]["mean"] is None
+    assert document["status"]["nonfinite"] == 1
+    assert (tmp_path / "d.bfgs.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["solve", "absent.h5"], "absent.h5 does not exist"),
+        (["solve", "."], "is a folder; name an HDF5 file"),
+        (["solve", "wp.h5", "--method", "bfsg"], "no method is called 'bfsg'; did you mean 'bfgs'?"),
+        (["solve", "wp.h5", "--model", "wavepacket"], "no model is called 'wavepacket'; did you mean 'wave-packet'?"),
+        (["solve", "wp.h5", "--model", "nothere.py:F"], "model file nothere.py does not exist"),
+        (["solve", "wp.h5", "--model", "no.such.module:F"], "module no.such.module cannot be imported"),
+        (["solve", "wp.h5", "-O", "max_iteration=3"], "did you mean 'max_iterations'?"),
+        (["solve", "wp.h5", "-O", "max_iterations=abc"], "option 'max_iterations' of method 'bfgs'"),
+        (["solve", "wp.h5", "-O", "max_iterations=0"], "greater than or equal to 1, found '0'"),
+        (["solve", "wp.h5", "-O", "max_iterations"], "-O takes key=value, found 'max_iterations'"),
+        (["solve", "wp.h5", "-M", "sample=3"], "model 'wave-packet' has no option 'sample'; did you mean 'samples'?"),
+        (["solve", "wp.h5", "-M", "samples=64"], "gives y of shape (64,), but targets has shape (12, 32)"),
+        (["solve", "wp.h5", "--refine", "bfsg"], "cannot refine with 'bfsg'; did you mean 'bfgs'?"),
+        (["solve", "wp.h5", "--device", "cuda:99"], "device 'cuda:99' is not there"),
+        (["solve", "wp.h5", "--device", "tpu"], "no device is called 'tpu'"),
+        (["solve", "wp.h5", "--dtype", "float16"], "no dtype is called 'float16'"),
+        (["solve", "wp.h5", "--seed", "-1"], "seed must be ≥ 0"),
+        (["solve", "wp.h5", "--max-evaluations", "2"], "max_evaluations must be ≥ 3"),
+        (["solve", "wp.h5", "--batch-size", "0"], "batch_size must be ≥ 1"),
+        (["solve", "wp.h5", "--time-limit", "soon"], "'soon' is no duration"),
+        (["solve", "wp.h5", "--sead", "1"], "--sead"),
+        (["solve", "wp.h5", "--targets", "target"], "has no 'target'; did you mean 'targets'?"),
+        (["solve", "wp.h5", "--out", "no/where.h5"], "folder no of the output does not exist"),
+        (["solve", "wp.h5", "--out", "wp.h5", "--overwrite"], "is the input"),
+        (["solve", "wp.h5", "--config", "absent.toml"], "config absent.toml cannot be read"),
+        (["solve"], "Missing argument"),
+        (["sovle"], "sovle"),
+        (["compare", "wp.h5", "--methods", "bfgs,bfgs"], "method 'bfgs' is given twice"),
+        (["compare", "wp.h5", "--methods", "gd", "--baseline", "bfgs"], "baseline 'bfgs' is not among the methods"),
+        (["compare", "wp.h5", "-O", "steps=3"], "compare takes METHOD.KEY=VALUE"),
+        (["compare", "wp.h5", "wp.h5", "--seed", "3"], "--seed has no meaning for finished solution files"),
+        (["compare", "wp.h5", "wp.h5"], "an invsolve-solution file is needed"),
+        (["generate", "wave-packet", "--n", "0", "--out", "n.h5"], "n must be ≥ 1"),
+        (["generate", "wave-packet", "--n", "3", "--noise", "-1", "--out", "n.h5"], "noise must be ≥ 0"),
+        (["generate", "wave-packet", "--n", "3", "--out", "wp.h5"], "exists"),
+        (["models", "show", "nope"], "no model is called 'nope'"),
+        (["methods", "show", "nope"], "no method is called 'nope'"),
+        (["inspect", "absent.h5"], "does not exist"),
+    ],
+)
+def test_bad_input_ends_in_2_with_one_line(
+    command: Command, wave_packets: Path, arguments: list[str], line: str
+) -> None:
+    done = command(*arguments, cwd=wave_packets.parent)
+    assert done.returncode == 2, done
+    assert line in done.stderr
+    assert done.stderr.startswith("invsolve: ")
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+    assert [p.name for p in wave_packets.parent.iterdir()] == ["wp.h5"]
+
+
+def test_a_model_attribute_runs_no_code(command: Command, wave_packets: Path, tmp_path: Path) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef F(x, identifiers): return x\n")
+    with h5py.File(wave_packets, "a") as file:
+        file.attrs["model"] = f"{tmp_path / 'evil.py'}:F"
+    done = command("solve", wave_packets)
+    assert done.returncode == 2
+    assert "data must not run" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("def F(x, identifiers)\n", "cannot be imported: SyntaxError"),
+        ("import no_such_thing\n", "cannot be imported: ModuleNotFoundError"),
+        ("1 / 0\n", "cannot be imported: ZeroDivisionError: division by zero (line 1)"),
+        ("def G(x, identifiers): return x\n", "defines no 'F'; valid: G"),
+        ("F = 3\n", "is no function F(x, identifiers) and no ForwardModel subclass"),
+        ("def F(x, identifiers): raise ValueError('not\\ntoday')\n", "raises ValueError: not (at example 0; "),
+        ("def F(x, identifiers): return x[:, :0]\n", "returned shape (12, 0) for x (12, 1)"),
+        ("def F(x, identifiers): return float('nan') * x.expand(-1, 32)\n", "gives NaN or Inf for all 12 examples"),
+    ],
+)
+def test_a_faulty_model_file_ends_in_2(command: Command, wave_packets: Path, text: str, line: str) -> None:
+    with h5py.File(wave_packets, "a") as file:
+        file["x0"] = np.full((12, 1), 10.0)
+    (wave_packets.parent / "m.py").write_text(text)
+    done = command("solve", "wp.h5", "--model", "m.py:F", cwd=wave_packets.parent)
+    assert done.returncode == 2, done
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (wave_packets.parent / "wp.bfgs.h5").exists()
+
+
+def test_the_users_own_models_from_file_and_module(command: Command, wave_packets: Path) -> None:
+    folder = wave_packets.parent
+    (folder / "mine.py").write_text(
+        "import torch, invsolve\n"
+        "from invsolve import Parameter\n"
+        "def F(x, identifiers):\n"
+        "    t = torch.linspace(0, 20, 32, dtype=x.dtype) - x\n"
+        "    return torch.sin(t) * torch.exp(-t ** 2 / 8)\n"
+        "class Packet(invsolve.ForwardModel):\n"
+        "    '''A packet of mine.'''\n"
+        "    class Options(invsolve.Options):\n"
+        "        width: float = 2.0\n"
+        "    parameters = (Parameter('t0', unit='s', lower=0, upper=20, initial=10),)\n"
+        "    def forward(self, x, identifiers):\n"
+        "        t = torch.linspace(0, 20, 32, dtype=x.dtype) - x\n"
+        "        return torch.sin(t) * torch.exp(-t ** 2 / (2 * self.options.width ** 2))\n"
+    )
+    with h5py.File(wave_packets, "a") as file:
+        file["x0"] = np.full((12, 1), 10.0)
+    built_in = json.loads(command("solve", "wp.h5", "--json", cwd=folder).stdout)
+    for model in ("mine.py:F", "mine:F", "mine.py:Packet"):
+        done = command("solve", "wp.h5", "--model", model, "--json", "--overwrite", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert document["model"] == model
+        assert document["loss_initial"]["mean"] == pytest.approx(built_in["loss_initial"]["mean"])
+    shown = command("models", "show", "mine.py:Packet", cwd=folder).stdout
+    for words in ("A packet of mine", "t0", "width", "2.0"):
+        assert words in shown
+    done = command("solve", "wp.h5", "--model", "mine.py:Packet", "-M", "width=x", cwd=folder)
+    assert done.returncode == 2
+    assert "option 'width' of model 'Packet'" in done.stderr
+
+
+def test_config_gives_what_flags_give_and_flags_win(command: Command, wave_packets: Path) -> None:
+    config = wave_packets.parent / "run.toml"
+    config.write_text(
+        'method = "gd"\nmax-evaluations = 9\nseed = 5\njson = true\n[options]\noptimizer = "adam"\npatience = 7\n'
+    )
+    done = command("solve", wave_packets, "--config", config, "--seed", "6", "-O", "patience=8")
+    document = json.loads(done.stdout)
+    assert document["method"] == "gd"
+    assert document["evaluations"]["max"] == 9
+    attributes = invsolve.read_solution(document["out"]).attributes
+    assert attributes["seed"] == 6
+    assert json.loads(attributes["method_options"])["optimizer"] == "adam"
+    assert json.loads(attributes["method_options"])["patience"] == 8
+
+    config.write_text("methodd = 3\n")
+    done = command("solve", wave_packets, "--config", config)
+    assert done.returncode == 2
+    assert "sets 'methodd', which is no flag here; did you mean 'method'?" in done.stderr
+
+
+def test_compare_runs_methods_on_the_same_starts(command: Command, wave_packets: Path) -> None:
+    done = command("compare", wave_packets, "--methods", "bfgs,gd,jpo", "-O", "jpo.steps=30", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["schema"] == "invsolve-compare/1"
+    assert document["baseline"] == "bfgs"
+    for name, m in document["methods"].items():
+        assert set(m) >= SOLVE_KEYS | {"better", "tied", "worse", "log10_ratio"}, name
+        assert m["better"] + m["tied"] + m["worse"] == 12
+        assert m["loss_initial"] == document["methods"]["bfgs"]["loss_initial"]
+    table = command("compare", wave_packets, "--methods", "bfgs,gd").stdout
+    for words in ("method", "better", "gd", "solved"):
+        assert words in table
+
+
+def test_compare_takes_finished_solutions_of_one_dataset(command: Command, wave_packets: Path) -> None:
+    folder = wave_packets.parent
+    for method in ("bfgs", "gd"):
+        assert command("solve", "wp.h5", "--method", method, cwd=folder).returncode == 0
+    document = json.loads(command("compare", "wp.bfgs.h5", "wp.gd.h5", "--json", cwd=folder).stdout)
+    assert set(document["methods"]) == {"bfgs", "gd"}
+    assert "solved" in document["methods"]["gd"]
+    invsolve.write_dataset(folder / "other.h5", invsolve.generate("wave-packet", 12, seed=4, samples=32))
+    assert command("solve", "other.h5", cwd=folder).returncode == 0
+    done = command("compare", "wp.gd.h5", "other.bfgs.h5", cwd=folder)
+    assert done.returncode == 2
+    assert "are not of the same dataset" in done.stderr
+
+
+def test_inspect_tells_what_is_in_a_file(command: Command, wave_packets: Path) -> None:
+    folder = wave_packets.parent
+    assert command("solve", "wp.h5", cwd=folder).returncode == 0
+    dataset = json.loads(command("inspect", "wp.h5", "--json", cwd=folder).stdout)
+    assert "dataset of 12 examples" in dataset["kind"]
+    assert dataset["arrays"]["targets"] == {"shape": [12, 32], "dtype": "float64"}
+    solution = command("inspect", "wp.bfgs.h5", cwd=folder).stdout
+    for words in ("solution of 12 examples", "grad_norm", "input_sha256", "converged"):
+        assert words in solution
+    with h5py.File(folder / "foreign.h5", "w") as file:
+        file["entry/data"] = np.zeros((3, 4))
+    foreign = command("inspect", "foreign.h5", cwd=folder).stdout
+    assert "entry/data" in foreign
+    assert "has no 'targets'" in " ".join(foreign.split())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_its_code_with_what_was_reached(wave_packets: Path, number: signal.Signals) -> None:
+    folder = wave_packets.parent
+    (folder / "slow.py").write_text(
+        "import time, torch\n"
+        "def F(x, identifiers):\n"
+        "    open('begun', 'w').close()\n"
+        "    time.sleep(0.05)\n"
+        "    t = torch.linspace(0, 20, 32, dtype=x.dtype) - x\n"
+        "    return torch.sin(t) * torch.exp(-t ** 2 / 8)\n"
+    )
+    with h5py.File(wave_packets, "a") as file:
+        file["x0"] = np.full((12, 1), 10.0)
+    words = [sys.executable, "-m", "invsolve", "solve", "wp.h5", "--model", "slow.py:F", "-O", "grad_tolerance=0"]
+    process = subprocess.Popen(
+        [*words, "--batch-size", "2"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(1200):
+        if (folder / "begun").exists():
+            break
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "--resume' goes on" in err
+    assert "not_run" in out
+    solution = invsolve.read_solution(folder / "wp.bfgs.h5")
+    assert (solution.status == Status.NOT_RUN).any()
+    resumed = subprocess.run([*words, "--resume", "--json"], cwd=folder, capture_output=True, text=True, check=True)
+    assert json.loads(resumed.stdout)["status"]["not_run"] == 0
+
+
+def test_progress_is_shown_on_a_terminal_alone(wave_packets: Path) -> None:
+    main, terminal = pty.openpty()
+    words = [sys.executable, "-m", "invsolve", "solve", str(wave_packets), "--method", "jpo", "-O", "steps=300"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140"}
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=terminal, env=environment, check=True, text=True)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(main, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(main)
+    assert b"evaluations/s" in shown
+    assert b"evaluations/s" not in done.stdout.encode()
+
+
+def test_a_closed_pipe_is_no_fault(wave_packets: Path) -> None:
+    script = f"{sys.executable} -m invsolve inspect {wave_packets} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() in ("0", "141")  # 141 is what a shell makes of SIGPIPE
