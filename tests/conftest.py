@@ -40,7 +40,7 @@ def command() -> Command:
 def wave_packets(tmp_path: Path) -> Path:
     """A dataset file of 12 wave packets."""
     path = tmp_path / "wp.h5"
-    invsolve.write_dataset(path, invsolve.generate("wave-packet", 12, seed=3, samples=32))
+    invsolve.write_dataset(path, invsolve.generate("wave-packet", 12, seed=3, model_options={"samples": 32}))
     return path
 
 

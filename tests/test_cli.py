@@ -107,11 +107,16 @@ def test_fail_above_and_nonfinite_end_in_3(command: Command, tmp_path: Path) -> 
         (["solve", "wp.h5", "--device", "cuda:99"], "device 'cuda:99' is not there"),
         (["solve", "wp.h5", "--device", "tpu"], "no device is called 'tpu'"),
         (["solve", "wp.h5", "--dtype", "float16"], "no dtype is called 'float16'"),
-        (["solve", "wp.h5", "--seed", "-1"], "seed must be ≥ 0"),
-        (["solve", "wp.h5", "--max-evaluations", "2"], "max_evaluations must be ≥ 3"),
-        (["solve", "wp.h5", "--batch-size", "0"], "batch_size must be ≥ 1"),
+        (["solve", "wp.h5", "--seed", "-1"], "seed must be from 0"),
+        (["solve", "wp.h5", "--max-evaluations", "2"], "max_evaluations must be from 3"),
+        (["solve", "wp.h5", "--batch-size", "0"], "batch_size must be from 1 to"),
+        (["solve", "wp.h5", "-M", "duration=inf"], "option 'duration' of model 'wave-packet'"),
+        (["solve", "wp.h5", "-M", "model=x"], "has no option 'model'"),
+        (["solve", "wp.h5", "-O", "seed=1"], "method 'bfgs' has no option 'seed'"),
+        (["solve", "wp.h5", "--out", "."], "is no regular file"),
         (["solve", "wp.h5", "--time-limit", "soon"], "'soon' is no duration"),
         (["solve", "wp.h5", "--sead", "1"], "--sead"),
+        (["solve", "wp.h5", "--seed", "one"], "found 'one'"),
         (["solve", "wp.h5", "--targets", "target"], "has no 'target'; did you mean 'targets'?"),
         (["solve", "wp.h5", "--out", "no/where.h5"], "folder no of the output does not exist"),
         (["solve", "wp.h5", "--out", "wp.h5", "--overwrite"], "is the input"),
@@ -123,7 +128,7 @@ def test_fail_above_and_nonfinite_end_in_3(command: Command, tmp_path: Path) -> 
         (["compare", "wp.h5", "-O", "steps=3"], "compare takes METHOD.KEY=VALUE"),
         (["compare", "wp.h5", "wp.h5", "--seed", "3"], "--seed has no meaning for finished solution files"),
         (["compare", "wp.h5", "wp.h5"], "an invsolve-solution file is needed"),
-        (["generate", "wave-packet", "--n", "0", "--out", "n.h5"], "n must be ≥ 1"),
+        (["generate", "wave-packet", "--n", "0", "--out", "n.h5"], "n must be from 1"),
         (["generate", "wave-packet", "--n", "3", "--noise", "-1", "--out", "n.h5"], "noise must be ≥ 0"),
         (["generate", "wave-packet", "--n", "3", "--out", "wp.h5"], "exists"),
         (["models", "show", "nope"], "no model is called 'nope'"),
@@ -160,10 +165,14 @@ def test_a_model_attribute_runs_no_code(command: Command, wave_packets: Path, tm
         ("import no_such_thing\n", "cannot be imported: ModuleNotFoundError"),
         ("1 / 0\n", "cannot be imported: ZeroDivisionError: division by zero (line 1)"),
         ("def G(x, identifiers): return x\n", "defines no 'F'; valid: G"),
+        ("import sys\nsys.exit(0)\n", "cannot be imported: SystemExit: 0 (line 2)"),
         ("F = 3\n", "is no function F(x, identifiers) and no ForwardModel subclass"),
         ("def F(x, identifiers): raise ValueError('not\\ntoday')\n", "raises ValueError: not (at example 0; "),
         ("def F(x, identifiers): return x[:, :0]\n", "returned shape (12, 0) for x (12, 1)"),
-        ("def F(x, identifiers): return float('nan') * x.expand(-1, 32)\n", "gives NaN or Inf for all 12 examples"),
+        (
+            "def F(x, identifiers): return float('nan') * x.expand(-1, 32)\n",
+            "for all 12 examples model 'm.py:F' gives NaN or Inf",
+        ),
     ],
 )
 def test_a_faulty_model_file_ends_in_2(command: Command, wave_packets: Path, text: str, line: str) -> None:
@@ -208,7 +217,26 @@ def test_the_users_own_models_from_file_and_module(command: Command, wave_packet
         assert words in shown
     done = command("solve", "wp.h5", "--model", "mine.py:Packet", "-M", "width=x", cwd=folder)
     assert done.returncode == 2
-    assert "option 'width' of model 'Packet'" in done.stderr
+    assert "option 'width' of model 'mine.py:Packet'" in done.stderr
+
+
+def test_what_a_model_prints_stays_out_of_the_result(command: Command, wave_packets: Path) -> None:
+    (wave_packets.parent / "loud.py").write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "print('imported')\n"
+        "@dataclasses.dataclass\n"
+        "class Setting:\n"
+        "    gain: float = 1.0\n"
+        "def F(x, identifiers):\n"
+        "    print('called')\n"
+        "    return Setting().gain * x.expand(-1, 32)\n"
+    )
+    with h5py.File(wave_packets, "a") as file:
+        file["x0"] = np.full((12, 1), 10.0)
+    done = command("solve", "wp.h5", "--model", "loud.py:F", "--json", cwd=wave_packets.parent)
+    assert json.loads(done.stdout)["n"] == 12
+    assert "called" in done.stderr
 
 
 def test_config_gives_what_flags_give_and_flags_win(command: Command, wave_packets: Path) -> None:
@@ -224,6 +252,11 @@ def test_config_gives_what_flags_give_and_flags_win(command: Command, wave_packe
     assert attributes["seed"] == 6
     assert json.loads(attributes["method_options"])["optimizer"] == "adam"
     assert json.loads(attributes["method_options"])["patience"] == 8
+
+    config.write_text("[options.bgfs]\nmax_iterations = 3\n")
+    done = command("compare", wave_packets, "--config", config)
+    assert done.returncode == 2
+    assert "no method is called 'bgfs'; did you mean 'bfgs'?" in done.stderr
 
     config.write_text("methodd = 3\n")
     done = command("solve", wave_packets, "--config", config)
@@ -253,7 +286,9 @@ def test_compare_takes_finished_solutions_of_one_dataset(command: Command, wave_
     document = json.loads(command("compare", "wp.bfgs.h5", "wp.gd.h5", "--json", cwd=folder).stdout)
     assert set(document["methods"]) == {"bfgs", "gd"}
     assert "solved" in document["methods"]["gd"]
-    invsolve.write_dataset(folder / "other.h5", invsolve.generate("wave-packet", 12, seed=4, samples=32))
+    invsolve.write_dataset(
+        folder / "other.h5", invsolve.generate("wave-packet", 12, seed=4, model_options={"samples": 32})
+    )
     assert command("solve", "other.h5", cwd=folder).returncode == 0
     done = command("compare", "wp.gd.h5", "other.bfgs.h5", cwd=folder)
     assert done.returncode == 2

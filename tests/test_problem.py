@@ -34,7 +34,8 @@ def test_loss_counts_observed_entries_in_units_of_sigma() -> None:
     sigma = np.array([[0.5, 1.0], [1.0, 2.0], [1.0, 1.0]])
     p = make(Dataset(targets=targets, sigma=sigma, x0=np.full((3, 2), 2.0)), square)
     loss, gradient = p.evaluate_user(ROWS, p.x0)
-    assert loss.tolist() == [0.5 * (3 / 0.5) ** 2, 0.5 * (16 + 4), 0.0]
+    # By the formula the first entry (4 - 1)/σ and the second row (4, 4)/σ; the third row observed nothing.
+    assert loss.tolist() == [0.5 * (3 / 0.5) ** 2, 0.5 * (16 + 4), torch.inf]
     assert gradient[0].tolist() == [3 / 0.25 * 4, 0.0]
 
 
@@ -63,7 +64,10 @@ def test_failing_rows_are_infinite_and_alone() -> None:
     p = make(Dataset(targets=np.zeros((5, 1)), x0=np.ones(1)), fails)
     x = torch.tensor([[1.0], [7.0], [-1.0], [4.0], [0.0]], dtype=torch.float64)
     loss, gradient = p.evaluate_user(torch.arange(5), x)
-    assert loss.tolist() == [0.5, torch.inf, torch.inf, 2.0, torch.inf]  # at 0 the gradient of the root is no number
+    assert loss.tolist() == [0.5, torch.inf, torch.inf, 2.0, 0.0]
+    assert torch.isnan(gradient).ravel().tolist() == [False, True, True, False, True]  # √x has no gradient at 0
+    loss, gradient = p.evaluate(torch.arange(5), x)  # as solvers see it
+    assert loss.tolist() == [0.5, torch.inf, torch.inf, 2.0, torch.inf]
     assert gradient.ravel().tolist() == [0.5, 0.0, 0.0, 0.5, 0.0]
 
 
@@ -89,10 +93,79 @@ def test_a_faulty_model_is_told_in_one_line(model: Any, line: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def in_place(x: Tensor, identifiers: Identifiers) -> Tensor:
+    return x.mul_(2)
+
+
+def leaves(x: Tensor, identifiers: Identifiers) -> Tensor:
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(("model", "line"), [(in_place, "raises RuntimeError"), (leaves, "raises SystemExit: 0")])
+def test_a_model_that_fails_with_a_gradient_alone_or_leaves_is_told(model: Any, line: str) -> None:
+    with pytest.raises(invsolve.ModelError, match=line):
+        invsolve.solve(Dataset(targets=np.zeros((3, 2)), x0=np.ones(2)), model)
+
+
+def test_a_loss_stays_what_it_is_where_only_the_gradient_fails() -> None:
+    data = Dataset(targets=np.array([[1.0], [1.0]]), x0=np.array([[0.0], [4.0]]))
+    solution = invsolve.solve(data, lambda x, identifiers: torch.sqrt(x**2))
+    assert solution.status.tolist() == [3, 0]
+    assert solution.loss[0] == 0.5
+    assert np.isnan(solution.grad_norm[0])
+
+
+def test_an_example_without_any_observation_is_nonfinite() -> None:
+    targets = np.ones((3, 2))
+    targets[1] = np.nan
+    solution = invsolve.solve(Dataset(targets=targets, x0=np.ones(2)), square)
+    assert solution.status.tolist() == [0, 3, 0]
+    with pytest.raises(invsolve.ModelError, match="no target is observed"):
+        invsolve.solve(Dataset(targets=np.full((3, 2), np.nan), x0=np.ones(2)), square)
+
+
+def test_many_failing_rows_are_not_a_failing_model() -> None:
+    """The first batches hold failing rows alone; the run goes on to those that work."""
+
+    def fails(x: Tensor, identifiers: Tensor) -> Tensor:
+        if bool((identifiers < 0).any()):
+            raise RuntimeError("negative")
+        return x
+
+    identifiers = np.where(np.arange(40) < 38, -1.0, 1.0)
+    data = Dataset(targets=np.zeros((40, 1)), identifiers=identifiers, x0=np.ones(1))
+    for method in ("bfgs", "jpo"):
+        solution = invsolve.solve(data, fails, method, batch_size=8, options={"steps": 50} if method == "jpo" else {})
+        assert solution.status_counts()["nonfinite"] == 38
+        assert (solution.loss[38:] < 1e-9).all()
+
+
 def test_nan_for_all_rows_is_told() -> None:
     data = Dataset(targets=np.zeros((3, 2)), x0=np.ones(2))
-    with pytest.raises(invsolve.ModelError, match="NaN or Inf for all 3 examples"):
+    with pytest.raises(invsolve.ModelError, match="for all 3 examples model .* gives NaN or Inf"):
         invsolve.solve(data, lambda x, identifiers: x * torch.nan)
+
+
+def guessing(**attributes: Any) -> type[ForwardModel]:
+    return type("Mine", (ForwardModel,), {"forward": lambda self, x, identifiers: x, **attributes})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "line"),
+    [
+        ({"parameters": property(lambda self: (Parameter("a", lower=2, upper=1),))}, "the wrong way round"),
+        ({"parameters": property(lambda self: 1 / 0)}, "cannot be made: ZeroDivisionError"),
+        ({"parameters": ("a", "b")}, "must be a tuple of invsolve.Parameter"),
+        ({"parameters": (Parameter("a"),), "x_shape": (2,)}, r"x_shape is \(2,\), but there are 1 parameters"),
+        ({"x_shape": (2,), "initial_guess": lambda self, t, i: t[:, :1]}, r"initial_guess .* has shape \(3, 1\)"),
+        ({"x_shape": (2,), "initial_guess": lambda self, t, i: 1 / 0}, "initial_guess .* raises ZeroDivisionError"),
+        ({"x_shape": (2,)}, "has no initial guess"),
+        ({"__init__": lambda self: None}, "must call super"),
+    ],
+)
+def test_a_faulty_model_class_is_told_in_one_line(attributes: dict[str, Any], line: str) -> None:
+    with pytest.raises(invsolve.ModelError, match=line):
+        invsolve.solve(Dataset(targets=np.zeros((3, 2))), guessing(**attributes))
 
 
 class Named(ForwardModel):

@@ -118,6 +118,9 @@ def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     other = shots(seed=2)
     with pytest.raises(invsolve.OutputError, match="its input_sha256 was"):
         invsolve.solve(other, model, out=tmp_path / "o.h5", resume=True)
+    invsolve.write_dataset(tmp_path / "o.h5", other, overwrite=True)
+    with pytest.raises(invsolve.DataError, match="an invsolve-solution file is needed"):
+        invsolve.solve(data, model, out=tmp_path / "o.h5", resume=True)
     (tmp_path / "o.h5").unlink()
     with pytest.raises(invsolve.OutputError, match="an unfinished run with 1 finished ranges"):
         invsolve.solve(data, model, out=tmp_path / "o.h5")

@@ -6,6 +6,7 @@ Only the standard library and typer are imported at the top, so that `--help` an
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -40,7 +41,7 @@ _CONFIG = "invsolve.config"  # where a command finds the option tables of its --
 
 def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     if path is not None:
-        flags = {p.name for p in ctx.command.params if p.name}
+        flags = {p.name: bool(getattr(p, "is_flag", False)) for p in ctx.command.params if p.name}
         values, tables = load_config(path, flags)
         ctx.default_map = {**(ctx.default_map or {}), **values}
         ctx.meta[_CONFIG] = tables
@@ -133,11 +134,11 @@ def solve(
     settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size)
     settings = _with_method(settings, method, _assigned(ctx, "options", option, "-O"))
     dataset = _dataset(data, targets, identifiers, x0, sigma)
-    run = Run(dataset, model, _assigned(ctx, "model_options", model_option, "-M"), settings)
     target = out or data.with_name(f"{data.stem}.{method}.h5")
     with _watched(quiet) as (control, signals):
+        run = Run(dataset, model, _assigned(ctx, "model_options", model_option, "-M"), settings)
         solution = run.solve(target, overwrite, resume, control)
-    summary = summarize(solution, run.loss_true(), str(target))
+        summary = summarize(solution, run.loss_true(), str(target))
     if as_json:
         _print_json(summary)
     else:
@@ -231,7 +232,9 @@ def generate(
     from invsolve.options import split_assignments
 
     check_writable(out, overwrite)
-    dataset = pipeline.generate(model, n, noise=noise, seed=seed, **split_assignments(model_option or [], "-M"))
+    options = split_assignments(model_option or [], "-M")
+    with contextlib.redirect_stdout(sys.stderr):
+        dataset = pipeline.generate(model, n, noise=noise, seed=seed, model_options=options)
     write_dataset(out, dataset, overwrite=overwrite)
     print(f"{n} examples of {dataset.model} written to {out}")
 
@@ -334,11 +337,14 @@ def _assigned(ctx: typer.Context, table: str, flags: list[str] | None, flag: str
 
 
 def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str] | None) -> dict[str, dict[str, Any]]:
+    from invsolve.registry import method_class
+
     options: dict[str, dict[str, Any]] = {name: {} for name in methods}
     tables: dict[str, Any] = ctx.meta.get(_CONFIG, {}).get("options", {})
     for name, values in tables.items():
         if not isinstance(values, dict):
             raise OptionError(f"option '{name}' of which method? compare takes a table [options.METHOD] for each")
+        method_class(name)  # refuses a name that is no method; one that is not run here is passed over
         if name in options:
             options[name].update(values)
     for key, value in _assigned_flags(flags).items():
@@ -373,7 +379,10 @@ def _refuse_with_solutions(ctx: typer.Context) -> None:
 
 @contextlib.contextmanager
 def _watched(quiet: bool) -> Any:
-    """A Control with signal handlers and, on a terminal, a progress display; and the list of signals received."""
+    """A Control with signal handlers and, on a terminal, a progress display; and the list of signals received.
+
+    Meanwhile what a model prints goes to standard error, which leaves standard output to the result.
+    """
     import signal
 
     from invsolve import console
@@ -393,7 +402,7 @@ def _watched(quiet: bool) -> Any:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with display or contextlib.nullcontext():
+        with contextlib.redirect_stdout(sys.stderr), display or contextlib.nullcontext():
             yield control, signals
     finally:
         for number, handler in before.items():
@@ -431,6 +440,9 @@ def main() -> NoReturn:
     """Run the command line; every way it can end is turned into its exit code here."""
     from typer.main import get_command
 
+    for stream in (sys.stdout, sys.stderr):  # a name in a file may hold what no terminal can show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = get_command(app).main(prog_name="invsolve", standalone_mode=False)
         sys.stdout.flush()
@@ -443,11 +455,22 @@ def main() -> NoReturn:
         _end(130, "interrupted")
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's own: a wrong flag or argument
-            _end(2, " ".join(error.format_message().split()))
+            _end(2, f"{error.format_message().rstrip('.')}{_found(error)}")
         raise
     sys.exit(code if isinstance(code, int) else DONE)
 
 
+def _found(error: Exception) -> str:
+    """What was given for the flag that an error of typer's is about."""
+    flags = getattr(getattr(error, "param", None), "opts", [])
+    for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag in flags:
+            return f", found '{value if equals else following}'"
+    return " (set in the config)" if flags and flags[0].startswith("-") and "--config" in sys.argv else ""
+
+
 def _end(code: int, message: str) -> NoReturn:
-    print(f"invsolve: {message}", file=sys.stderr)
+    """Leave with one line on standard error, whatever a name in the message holds."""
+    print(f"invsolve: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

@@ -45,11 +45,9 @@ def show_solution(summary: Mapping[str, Any]) -> None:
         losses.add_row(label, *(number(summary[key][q]) for q in ("mean", "median", "p90", "max")))
     console.print(losses)
     console.print(_status_line(summary["status"]))
-    work = summary["evaluations"], summary["gradients"]
-    per_example = " and ".join(
-        f"{w['mean']:.1f} {what}" for w, what in zip(work, ("evaluations", "gradients"), strict=True)
-    )
-    console.print(f"{per_example} per example, {duration(summary['seconds'])} in all")
+    evaluations, gradients = (summary[what]["mean"] for what in ("evaluations", "gradients"))
+    work = f"{evaluations:.1f} evaluations and {gradients:.1f} gradients per example"
+    console.print(f"{work}, {duration(summary['seconds'])} in all")
     if "solved" in summary:
         console.print(f"solved {summary['solved']:.1%} of the examples (x_true is known)")
     if summary["out"]:
@@ -62,25 +60,25 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     solved = any("solved" in m for m in methods.values())
     console = _Output()
     console.print(f"{comparison['n']} examples, against [bold]{escape(comparison['baseline'])}[/]")
-    table = _table(
-        "method", "better", "tied", "worse", "log10 ratio (95 %)", "median loss", "mean loss",
-        *(["solved"] if solved else []), "evaluations", "time",
-    )  # fmt: skip
+    share = ["solved"] if solved else []
+    table = _table("method", "better", "tied", "worse", "log10 ratio", "median loss", *share, "evals", "time")
     for name, m in methods.items():
         wins = ["", "", "", ""]
         if name != comparison["baseline"]:
             r = m["log10_ratio"]
-            interval = f"{number(r['median'])} [{number(r['low'])}, {number(r['high'])}]"
-            wins = [str(m["better"]), str(m["tied"]), str(m["worse"]), interval]
-        table.add_row(
-            escape(name), *wins, number(m["loss"]["median"]), number(m["loss"]["mean"]),
-            *([f"{m['solved']:.1%}" if "solved" in m else ""] if solved else []),
-            f"{m['evaluations']['mean']:.1f}", duration(m["seconds"]),
-        )  # fmt: skip
+            wins = [str(m["better"]), str(m["tied"]), str(m["worse"]), _interval(r["median"], r["low"], r["high"])]
+        share = [f"{m['solved']:.1%}" if "solved" in m else ""] if solved else []
+        work = f"{m['evaluations']['mean']:.0f}", duration(m["seconds"])
+        table.add_row(escape(name), *wins, number(m["loss"]["median"]), *share, *work)
     console.print(table)
     console.print(
-        "evaluations are per example, everything included; a log10 ratio below 0 is a lower loss", style="dim"
+        "log10 ratio: median and 95 % interval, below 0 is a lower loss; evals: per example, all included", style="dim"
     )
+
+
+def _interval(*values: float | None) -> str:
+    middle, low, high = ("∞" if v is None else f"{v:.2f}" for v in values)
+    return f"{middle} [{low}, {high}]"
 
 
 def show_entries(kind: str, rows: Sequence[tuple[str, str, str]]) -> None:
@@ -200,7 +198,8 @@ def _status_line(status: Mapping[str, int]) -> Text:
 
 
 def _table(*columns: str, left: int = 1) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right", overflow="fold")
+        # Words may be folded; a number must not be.
+        table.add_column(column, justify="left" if i < left else "right", overflow="fold", no_wrap=i >= left)
     return table

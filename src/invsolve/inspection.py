@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def _plain(value: Any) -> Any:
         except ValueError:
             decoded = value
         return decoded if isinstance(decoded, dict | str) else value
-    return value if isinstance(value, bool | int | float) else str(value)
+    known = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if known else str(value)
 
 
 def list_entries(kind: str) -> list[tuple[str, str, str]]:

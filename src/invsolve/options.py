@@ -17,7 +17,7 @@ class Options(pydantic.BaseModel):
     Frozen; an unknown name is refused. Text values, as they come from a command line, are converted.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -64,7 +64,7 @@ def describe_options(cls: type[Options]) -> dict[str, dict[str, Any]]:
         described[key] = {
             "type": _type_text(field.annotation),
             "limits": ", ".join(limits),
-            "default": field.get_default(),
+            "default": "required" if field.is_required() else field.get_default(),
             "description": field.description or "",
         }
     return described

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,10 @@ from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Solution
 from invsolve.data.store import read_dataset, read_solution
 from invsolve.engine import Control
-from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, nearest
-from invsolve.models.base import Identifiers
+from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
+from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.registry import load_model
-from invsolve.run import Run, Settings
+from invsolve.run import MANY, Run, Settings, check_seed
 
 
 def solve(
@@ -191,7 +192,9 @@ def _compared(solutions: dict[str, Solution], baseline: str, loss_true: np.ndarr
     return Comparison(baseline, len(against), methods, solutions)
 
 
-def generate(model: Any, n: int, *, noise: float | None = None, seed: int = 0, **options: Any) -> Dataset:
+def generate(
+    model: Any, n: int, *, noise: float | None = None, seed: int = 0, model_options: Mapping[str, Any] | None = None
+) -> Dataset:
     """Simulate a dataset of n examples whose solutions are known.
 
     Args:
@@ -199,25 +202,27 @@ def generate(model: Any, n: int, *, noise: float | None = None, seed: int = 0, *
         n: number of examples.
         noise: standard deviation of the Gaussian noise added to the targets; by default the model's.
         seed: the same seed gives the same dataset.
-        options: the model's options.
+        model_options: the model's options.
 
     Raises:
         ModelError: the model cannot be simulated, or gives NaN or Inf.
-        OptionError: n < 1, noise < 0, or an unusable model option.
+        OptionError: n < 1, noise < 0, an impossible seed, or an unusable model option.
     """
-    loaded = load_model(model, **options)
+    loaded = load_model(model, **(model_options or {}))
+    check_seed(seed)
     noise = loaded.noise if noise is None else noise
-    if n < 1:
-        raise OptionError(f"n must be ≥ 1, found {n}")
-    if not noise >= 0:
-        raise OptionError(f"noise must be ≥ 0, found {noise}")
-    generator = torch.Generator().manual_seed(seed)
-    identifiers = loaded.draw_identifiers(n, generator)
-    x = loaded.draw_parameters(n, identifiers, generator)
-    y = torch.cat([loaded(x[rows], _pick(identifiers, rows)) for rows in torch.split(torch.arange(n), 1024)]).detach()
+    if not 1 <= n <= MANY:
+        raise OptionError(f"n must be from 1 to {MANY}, found {n}")
+    if not 0 <= noise < math.inf:
+        raise OptionError(f"noise must be ≥ 0 and finite, found {noise}")
+    try:
+        identifiers, x, y = _simulate(loaded, n, noise, torch.Generator().manual_seed(seed))
+    except InvsolveError:
+        raise
+    except (Exception, SystemExit) as error:  # of the user's model, or memory
+        raise ModelError(f"model '{loaded.name}' cannot simulate {n} examples: {first_line(error)}") from error
     if not bool(torch.isfinite(y).all()):
         raise ModelError(f"model '{loaded.name}' gives NaN or Inf for parameters drawn from its own priors")
-    y = y + noise * torch.randn(y.shape, dtype=y.dtype, generator=generator)
     return Dataset(
         targets=y.numpy(),
         identifiers=_to_numpy(identifiers),
@@ -225,6 +230,16 @@ def generate(model: Any, n: int, *, noise: float | None = None, seed: int = 0, *
         model=loaded.name,
         model_options=loaded.options.model_dump(mode="json"),
     )
+
+
+def _simulate(
+    model: ForwardModel, n: int, noise: float, generator: torch.Generator
+) -> tuple[Identifiers, torch.Tensor, torch.Tensor]:
+    """Identifiers, x (n, *x_shape) and noisy y (n, *y_shape)."""
+    identifiers = model.draw_identifiers(n, generator)
+    x = model.draw_parameters(n, identifiers, generator)
+    y = torch.cat([model(x[rows], _pick(identifiers, rows)).detach() for rows in torch.split(torch.arange(n), 1024)])
+    return identifiers, x, y + noise * torch.randn(y.shape, dtype=y.dtype, generator=generator)
 
 
 def _pick(identifiers: Identifiers, rows: torch.Tensor) -> Identifiers:

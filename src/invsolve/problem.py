@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invsolve.coordinates import Coordinates
 from invsolve.data.dataset import Dataset, Rows
-from invsolve.errors import DataError, ModelError, first_line
+from invsolve.errors import DataError, InvsolveError, ModelError, first_line
 from invsolve.models.base import ForwardModel, Identifiers
 
 
@@ -80,17 +80,27 @@ class Problem:
     """
 
     def __init__(
-        self, model: ForwardModel, rows: Rows, x_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+        self,
+        model: ForwardModel,
+        rows: Rows,
+        x_shape: tuple[int, ...],
+        device: torch.device,
+        dtype: torch.dtype,
+        proven: set[bool] | None = None,
     ) -> None:
         n, d = len(rows), math.prod(x_shape)
         self.model, self.x_shape, self.device, self.dtype = model, x_shape, device, dtype
         self.start, self.n, self.d = rows.start, n, d
         self.y_shape = rows.targets.shape[1:]
         self._strict_dtype = True
-        self._succeeded = False
+        # What the model has been seen to do, without and with a gradient: until then, an exception is held against the
+        # model rather than against a row. Problems on the same model share it.
+        self._proven = set() if proven is None else proven
         targets = torch.from_numpy(np.ascontiguousarray(rows.targets, dtype=np.float64)).reshape(n, -1)
         observed = ~torch.isnan(targets)
         self.observed = None if bool(observed.all()) else observed.to(device)
+        # An example of which nothing was observed would be solved by anything: it counts as failed.
+        self.blank = None if bool(observed.any(1).all()) else ~observed.any(1).to(device)
         self.targets = targets.to(device, dtype)
         self.weight = self._weights(rows)
         self.identifiers = self._identifiers(rows)
@@ -121,7 +131,7 @@ class Problem:
             x0 = np.broadcast_to(np.asarray(rows.x0, dtype=np.float64), (self.n, *self.x_shape))
             start = torch.from_numpy(x0.copy())
         else:
-            start = self.model.initial_guess(targets.reshape(self.n, *self.y_shape), self.identifiers).double().cpu()
+            start = self._guess(targets)
         start = start.reshape(self.n, self.d)
         for j, p in enumerate(self.model.parameters):
             outside = (start[:, j] < p.lower) | (start[:, j] > p.upper)
@@ -133,11 +143,26 @@ class Problem:
                 )
         return start
 
+    def _guess(self, targets: Tensor) -> Tensor:
+        try:
+            guess = self.model.initial_guess(targets.reshape(self.n, *self.y_shape), self.identifiers)
+            start = torch.as_tensor(guess).detach().double().cpu()
+        except InvsolveError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ModelError(f"initial_guess of model '{self.model.name}' raises {first_line(error)}") from error
+        if tuple(start.shape) != (self.n, *self.x_shape):
+            raise ModelError(
+                f"initial_guess of model '{self.model.name}' has shape {tuple(start.shape)}; "
+                f"{(self.n, *self.x_shape)} is needed for these data"
+            )
+        return start
+
     def slice(self, start: int, stop: int) -> Problem:
         """Rows start ≤ i < stop of this problem, sharing its memory and its counts."""
         part = object.__new__(Problem)
         part.__dict__.update(self.__dict__)
-        for name in ("targets", "observed", "weight", "x0", "evaluations", "gradients"):
+        for name in ("targets", "observed", "blank", "weight", "x0", "evaluations", "gradients"):
             tensor = getattr(self, name)
             setattr(part, name, None if tensor is None else tensor[start:stop])
         part.identifiers = _apply(self.identifiers, lambda t: t[start:stop])
@@ -148,25 +173,32 @@ class Problem:
         """The same rows at full precision, sharing this problem's counts; what the evaluator scores with."""
         if self.dtype == torch.float64:
             return self
-        exact = Problem(self.model, rows, self.x_shape, self.device, torch.float64)
+        exact = Problem(self.model, rows, self.x_shape, self.device, torch.float64, self._proven)
         exact.evaluations, exact.gradients, exact._strict_dtype = self.evaluations, self.gradients, False
         return exact
 
     def evaluate(self, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (b,) and ∂L/∂z (b, d) of the rows (b,) at z (b, d); where F fails, loss +inf and gradient 0."""
+        """Loss (b,) and ∂L/∂z (b, d) of the rows (b,) at z (b, d), for a solver.
+
+        Where F or its gradient fails, or nothing was observed, the loss is +inf and the gradient 0.
+        """
         x = self.coordinates.to_user(z)
         loss, gradient = self.evaluate_user(rows, x)
-        return loss, self.coordinates.gradient_to_solver(gradient, x)
+        # One test for both: NaN and Inf stay so in a sum, and a product with zero makes either NaN.
+        finite = torch.isfinite(loss + (gradient * 0).sum(1))
+        gradient = self.coordinates.gradient_to_solver(gradient, x)
+        return loss.masked_fill(~finite, torch.inf), gradient.masked_fill(~finite[:, None], 0.0)
 
     def evaluate_user(self, rows: Tensor, x: Tensor, *, differentiate: bool = True) -> tuple[Tensor, Tensor]:
-        """Loss (b,) and ∂L/∂x (b, d) at the user's x (b, d), likewise; the gradient is 0 unless `differentiate`."""
+        """Loss (b,) and ∂L/∂x (b, d) at the user's x (b, d), as they are; the loss +inf where F fails.
+
+        Where only the gradient fails it holds NaN or Inf. Unless `differentiate`, it is 0.
+        """
         loss, gradient = self._attempt(rows, x, differentiate)
         self.evaluations.index_add_(0, rows, torch.ones_like(rows))
         if differentiate:
             self.gradients.index_add_(0, rows, torch.ones_like(rows))
-        # One test for both: NaN and Inf stay so in a sum, and a product with zero makes either NaN.
-        finite = torch.isfinite(loss + (gradient * 0).sum(1))
-        return loss.masked_fill(~finite, torch.inf), gradient.masked_fill(~finite[:, None], 0.0)
+        return torch.where(torch.isfinite(loss), loss, torch.inf), gradient
 
     def _attempt(self, rows: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
         """One batched evaluation; where the model raises, the batch is halved until the guilty rows stand alone."""
@@ -174,16 +206,16 @@ class Problem:
             result = self._loss_and_gradient(rows, x, differentiate)
         except ModelError:
             raise
-        except Exception as error:  # whatever the user's model raises
-            if not self._succeeded and self._raises_everywhere(rows, x):
-                self._refuse(rows, x, error)
+        except (Exception, SystemExit) as error:  # whatever the user's model raises
+            if differentiate not in self._proven and self._raises_everywhere(differentiate):
+                self._refuse(rows, error)
             if len(rows) == 1:
-                return x.new_full((1,), torch.inf), torch.zeros_like(x)
+                return x.new_full((1,), torch.inf), torch.full_like(x, torch.nan)
             half = len(rows) // 2
             first = self._attempt(rows[:half], x[:half], differentiate)
             second = self._attempt(rows[half:], x[half:], differentiate)
             return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
-        self._succeeded = True
+        self._proven.add(differentiate)
         return result
 
     def _loss_and_gradient(self, rows: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
@@ -198,6 +230,8 @@ class Problem:
             if weight is not None:
                 residual = residual * weight
             loss = 0.5 * residual.square().sum(1)
+            if self.blank is not None:
+                loss = loss.masked_fill(self.blank[rows], torch.inf)
         if not differentiate:
             return loss, torch.zeros_like(x)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
@@ -224,9 +258,10 @@ class Problem:
                 f"the targets need {(len(x), *self.y_shape)}"
             )
         if self._strict_dtype and y.dtype != self.dtype:
+            other = f", or solve with dtype {str(y.dtype)[6:]}" if y.dtype in (torch.float32, torch.float64) else ""
             raise ModelError(
-                f"model '{name}' returned {str(y.dtype)[6:]} where {str(self.dtype)[6:]} came in; keep the dtype of x, "
-                f"or solve with dtype {str(y.dtype)[6:]}"
+                f"model '{name}' returned {str(y.dtype)[6:]} where {str(self.dtype)[6:]} came in; "
+                f"keep the dtype of x{other}"
             )
         if x.requires_grad and not y.requires_grad:
             raise ModelError(
@@ -234,23 +269,25 @@ class Problem:
                 f"(no .detach(), .item() or NumPy inside)"
             )
 
-    def _raises_everywhere(self, rows: Tensor, x: Tensor) -> bool:
-        for i in {0, len(rows) // 2, len(rows) - 1}:
+    def _raises_everywhere(self, differentiate: bool) -> bool:
+        """Whether none of up to 64 rows can be evaluated alone at its start."""
+        for i in torch.linspace(0, self.n - 1, min(self.n, 64)).round().long().tolist():
+            row = torch.tensor([i], device=self.device)
             try:
-                self._loss_and_gradient(rows[i : i + 1].clone(), x[i : i + 1], differentiate=True)
+                self._loss_and_gradient(row, self.x0[row], differentiate)
             except ModelError:
                 raise
-            except Exception:
+            except (Exception, SystemExit):
                 continue
             return False
         return True
 
-    def _refuse(self, rows: Tensor, x: Tensor, error: Exception) -> NoReturn:
-        shapes = (
-            {k: tuple(v.shape[1:]) for k, v in self.identifiers.items()}
-            if isinstance(self.identifiers, dict)
-            else (None if self.identifiers is None else tuple(self.identifiers.shape[1:]))
-        )
+    def _refuse(self, rows: Tensor, error: BaseException) -> NoReturn:
+        shapes: object = None
+        if isinstance(self.identifiers, dict):
+            shapes = {k: tuple(v.shape[1:]) for k, v in self.identifiers.items()}
+        elif self.identifiers is not None:
+            shapes = tuple(self.identifiers.shape[1:])
         raise ModelError(
             f"model '{self.model.name}' raises {first_line(error)} (at example {self.start + int(rows[0])}; each "
             f"example's x {self.x_shape}, identifiers {shapes}, target {tuple(self.y_shape)})"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -69,7 +70,7 @@ def method_class(name: str) -> type[Method]:
     return _registered_class("methods", name, OptionError)  # type: ignore[no-any-return]
 
 
-def load_model(model: str | type[ForwardModel] | ForwardModel | Callable[..., Any], **options: Any) -> ForwardModel:
+def load_model(model: str | type[ForwardModel] | ForwardModel | Callable[..., Any], /, **options: Any) -> ForwardModel:
     """A forward model, ready to be called as `model(x, identifiers)` on tensors.
 
     Args:
@@ -90,20 +91,41 @@ def load_model(model: str | type[ForwardModel] | ForwardModel | Callable[..., An
         else:
             name, model = model, model_class(model)
     if isinstance(model, type) and issubclass(model, ForwardModel):
-        try:
-            loaded = model(**options)
-        except InvsolveError:
-            raise
-        except Exception as error:
-            raise ModelError(f"model '{name or model.__name__}' cannot be made: {first_line(error)}") from error
-        loaded.name = name or loaded.name
-        return loaded
+        return _make_model(model, name or model.__name__, options)
     if not isinstance(model, ForwardModel):
         if not callable(model):
             raise ModelError(f"model {name or model!r} is no function F(x, identifiers) and no ForwardModel subclass")
         model = FunctionModel(cast("Callable[..., Any]", model), name or str(getattr(model, "__name__", "function")))
     if options:
         raise OptionError(f"model '{model.name}' takes no options here, found '{next(iter(options))}'")
+    return model
+
+
+def _make_model(cls: type[ForwardModel], name: str, options: dict[str, Any]) -> ForwardModel:
+    """An instance of a ForwardModel subclass that is what it must be.
+
+    Raises:
+        ModelError: its code raises, or its parameters are none.
+        OptionError: an option is unknown or has an unusable value.
+    """
+    from invsolve.models.base import Parameter
+
+    cls.name = name
+    try:
+        model = cls(**options)
+        model.name = name
+        # Parameters may depend on the options, and be impossible with them.
+        parameters, x_shape = tuple(model.parameters), model.x_shape
+        if not hasattr(model, "options"):
+            raise ModelError(f"model '{name}': its __init__ must call super().__init__(**options)")
+    except InvsolveError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"model '{name}' cannot be made: {first_line(error)}") from error
+    if not all(isinstance(p, Parameter) for p in parameters):
+        raise ModelError(f"model '{name}': parameters must be a tuple of invsolve.Parameter, found {parameters!r}")
+    if parameters and x_shape != (len(parameters),):
+        raise ModelError(f"model '{name}': x_shape is {x_shape}, but there are {len(parameters)} parameters")
     return model
 
 
@@ -126,19 +148,19 @@ def model_of(dataset: Dataset, model: Any, options: dict[str, Any]) -> ForwardMo
                 if ":" in named
                 else (f"not registered; {nearest(named, registered('models'))}")
             )
-            raise DataError(f"attribute 'model' is '{named}', {what}")
+            raise DataError(f"attribute 'model' of {dataset.source or 'the data'} is '{named}', {what}")
     if model is None or model == named:
         return load_model(named, **{**dataset.model_options, **options})  # type: ignore[arg-type]
     return load_model(model, **options)
 
 
-def load_method(name: str, seed: int, options: dict[str, Any]) -> Method:
+def load_method(name: str, options: Mapping[str, Any], *, seed: int) -> Method:
     """A registered method with its options.
 
     Raises:
         OptionError: the method, or an option of it, is unknown or has an unusable value.
     """
-    return method_class(name)(seed, **options)
+    return method_class(name)(options, seed=seed)
 
 
 def _registered_class(kind: str, name: str, error: type[InvsolveError]) -> Any:
@@ -169,25 +191,31 @@ def _import_target(target: str) -> Any:
 
 
 def _import_module(name: str) -> Any:
+    top = name.partition(".")[0]
     try:
+        if importlib.util.find_spec(top) is None and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # a package beside the data; behind all others, so that it hides none
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"module {name} cannot be imported: {first_line(error)}") from error
 
 
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"model file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"_invsolve_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ModelError(f"model file {path} is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # annotations are resolved through it
     folder = str(path.resolve().parent)
     if folder not in sys.path:  # as for a script: its neighbours can be imported
         sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name]
         line = f" (line {lines[-1]})" if lines else ""
         raise ModelError(f"model file {path} cannot be imported: {first_line(error)}{line}") from error

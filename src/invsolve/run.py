@@ -19,7 +19,7 @@ import torch
 
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
-from invsolve.data.dataset import Dataset
+from invsolve.data.dataset import Dataset, Rows
 from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, range_name, refuse_other_run
 from invsolve.data.solution import COLUMNS, Solution, Status
@@ -32,6 +32,7 @@ from invsolve.problem import Problem, solution_shape
 from invsolve.registry import load_method, method_class, model_of, registered
 
 RANGE = 4096  # examples that are solved and written as one piece
+MANY = 10**9  # of examples in a batch, or evaluations of one: above, it is a slip of the pen
 LEAST_EVALUATIONS = 3  # the start and the result are scored, and in between something must happen
 
 
@@ -72,6 +73,7 @@ class Run:
         self.dataset = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
         self.model = model_of(self.dataset, model, model_options)
         self.x_shape = solution_shape(self.model, self.dataset)
+        self._proven: set[bool] = set()  # shared by the problems of all ranges, see Problem
         self._fitted_problem: Problem | None = None
         self._loss_initial: np.ndarray | None = None
 
@@ -135,7 +137,7 @@ class Run:
     def _fit(self, method: JointMethod, pieces: Pieces, control: Control) -> None:
         """Let a joint method see all examples; what it found is a piece of its own, so that it is not lost either."""
         rows = self.dataset.rows(0, len(self.dataset))
-        problem = Problem(self.model, rows, self.x_shape, self.device, self.dtype)
+        problem = self._problem(rows, self.dtype)
         kept = pieces.get("fit")
         if kept is None:
             exact = problem.in_float64(rows)
@@ -166,7 +168,7 @@ class Run:
             exact = problem.in_float64(rows)
             loss_initial = self._loss_initial[start:stop]
         else:
-            problem = Problem(self.model, rows, self.x_shape, self.device, self.dtype)
+            problem = self._problem(rows, self.dtype)
             exact = problem.in_float64(rows)
             loss_initial = evaluate(exact, exact.x0, batch, differentiate=False).loss.cpu().numpy()
         results = self.method.solve(problem, problem.coordinates.to_solver(problem.x0), self._budget(), control)
@@ -188,9 +190,12 @@ class Run:
             "example": self._names(start, stop),
         }
 
+    def _problem(self, rows: Rows, dtype: torch.dtype) -> Problem:
+        return Problem(self.model, rows, self.x_shape, self.device, dtype, self._proven)
+
     def _not_run(self, start: int, stop: int) -> Columns:
         """Columns of examples that the run did not come to."""
-        problem = Problem(self.model, self.dataset.rows(start, stop), self.x_shape, self.device, torch.float64)
+        problem = self._problem(self.dataset.rows(start, stop), torch.float64)
         zeros, unknown = np.zeros(stop - start, dtype=np.int64), np.full(stop - start, np.nan)
         return {
             "x": self._shaped(problem.x0),
@@ -218,7 +223,7 @@ class Run:
             return None
         losses = []
         for start, stop in self.ranges:
-            problem = Problem(self.model, self.dataset.rows(start, stop), self.x_shape, self.device, torch.float64)
+            problem = self._problem(self.dataset.rows(start, stop), torch.float64)
             x = torch.from_numpy(np.asarray(self.dataset.x_true[start:stop], dtype=np.float64)).to(self.device)
             score = evaluate(problem, x.reshape(problem.x0.shape), self.settings.batch_size, differentiate=False)
             losses.append(score.loss.cpu().numpy())
@@ -241,10 +246,11 @@ class Run:
 
     def _nothing_finite(self) -> str:
         d = self.dataset
+        first = 0 if d.names is None else d.names[0]
         return (
-            f"model '{self.model.name}' gives NaN or Inf for all {len(d)} examples at their initial guess, or raises "
-            f"(example {0 if d.names is None else d.names[0]}: x {self.x_shape}, target {d.y_shape}); mend x0, the "
-            f"data or the model"
+            f"for all {len(d)} examples model '{self.model.name}' gives NaN or Inf, in y or its gradient, or raises, "
+            f"or no target is observed (example {first}: x {self.x_shape}, target {d.y_shape}); mend x0, the data or "
+            f"the model"
         )
 
     def identity(self) -> dict[str, Any]:
@@ -279,13 +285,14 @@ class Run:
 
     def _check_out(self, out: Path, overwrite: bool, resume: bool) -> Solution | None:
         """See that `out` can be written; with `resume`, a run that is already complete is returned as it is."""
+        check_writable(out, overwrite=True)
         if self.dataset.source is not None and out.exists() and out.samefile(self.dataset.source):
             raise OutputError(f"output {out} is the input; choose another --out")
-        parts = out.with_name(out.name + ".parts")
-        if resume and out.exists() and not (parts / "run.json").exists():
+        if resume and out.exists():
             found = read_solution(out)
             refuse_other_run(out, found.attributes, _as_stored(self.identity()))
-            return found
+            if not RunFolder.is_begun(out):
+                return found
         check_writable(out, overwrite or resume)
         return None
 
@@ -335,16 +342,14 @@ def _refine(refiner: Method, problem: Problem, found: RowResults, budget: Budget
 
 def _load_methods(settings: Settings) -> tuple[Method, Method | None]:
     """The method, and the row method that refines its solutions, if any."""
-    if settings.seed < 0:
-        raise OptionError(f"seed must be ≥ 0, found {settings.seed}")
-    method = load_method(settings.method, settings.seed, dict(settings.method_options))
+    method = load_method(settings.method, settings.method_options, seed=settings.seed)
     name = settings.refine or method.refines_with
     if name == "none":
         return method, None
     row_methods = [m for m in registered("methods") if issubclass(method_class(m), RowMethod)]
     if name not in row_methods:
         raise OptionError(f"cannot refine with '{name}'; {nearest(name, [*row_methods, 'none'])}")
-    return method, load_method(name, settings.seed, {})
+    return method, load_method(name, {}, seed=settings.seed)
 
 
 def _device(name: str) -> torch.device:
@@ -368,15 +373,27 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _check_limits(settings: Settings) -> None:
-    if settings.max_evaluations is not None and settings.max_evaluations < LEAST_EVALUATIONS:
+    most = settings.max_evaluations
+    if most is not None and not LEAST_EVALUATIONS <= most <= MANY:
         raise OptionError(
-            f"max_evaluations must be ≥ {LEAST_EVALUATIONS} (scoring start and result takes two), "
-            f"found {settings.max_evaluations}"
+            f"max_evaluations must be from {LEAST_EVALUATIONS} (scoring start and result takes two) to {MANY}, "
+            f"found {most}"
         )
-    if settings.batch_size < 1:
-        raise OptionError(f"batch_size must be ≥ 1, found {settings.batch_size}")
+    if not 1 <= settings.batch_size <= MANY:
+        raise OptionError(f"batch_size must be from 1 to {MANY}, found {settings.batch_size}")
+    check_seed(settings.seed)
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise OptionError(f"time_limit must be > 0 seconds, found {settings.time_limit}")
+
+
+def check_seed(seed: int) -> None:
+    """See that a seed is one.
+
+    Raises:
+        OptionError: it is below 0 or above 2⁶³ − 1.
+    """
+    if not 0 <= seed < 2**63:
+        raise OptionError(f"seed must be from 0 to 2^63 - 1, found {seed}")
 
 
 def _as_stored(identity: dict[str, Any]) -> dict[str, Any]:

@@ -31,5 +31,6 @@ def evaluate(problem: Problem, x: Tensor, batch_size: int, *, differentiate: boo
         loss, gradient = problem.evaluate_user(rows, x[rows], differentiate=differentiate)
         norm = projected(gradient, x[rows], c.x_lower, c.x_upper).abs().amax(1)
         losses.append(loss)
-        norms.append(norm.masked_fill(torch.isinf(loss) | (not differentiate), torch.nan))
+        known = torch.isfinite(norm) & torch.isfinite(loss) & differentiate
+        norms.append(norm.masked_fill(~known, torch.nan))
     return Score(torch.cat(losses), torch.cat(norms))

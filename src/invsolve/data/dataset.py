@@ -92,6 +92,8 @@ class Dataset:
         if self.names is not None:
             self.names = np.asarray([str(name) for name in np.asarray(self.names, dtype=object)], dtype=object)
             self._check_length("names", self.names.shape)
+            if any("\0" in name for name in self.names):
+                raise DataError("names holds one with a NUL character, which no file can keep; rename it")
 
     def __len__(self) -> int:
         return self.targets.shape[0]
@@ -172,7 +174,7 @@ class Dataset:
                 )
         offset = 0
         for block in _blocks(sigma):
-            bad = ~(np.asarray(block) > 0)
+            bad = ~(np.asarray(block) >= np.finfo(np.float64).tiny)
             if bad.any():
                 where = np.argwhere(bad)[0]
                 value = np.asarray(block)[tuple(where)]

@@ -14,14 +14,18 @@ def check_writable(path: Path, overwrite: bool) -> None:
     """See before any work that `path` can be written.
 
     Raises:
-        OutputError: it exists and must not be overwritten, is a folder, or its folder is absent or not writable.
+        OutputError: it exists and must not be overwritten, is no regular file, or its folder is absent or not writable.
     """
-    if path.is_dir():
-        raise OutputError(f"output {path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise OutputError(f"output {path} exists; choose another --out, or --overwrite it")
     folder = path.parent
-    if not folder.is_dir():
+    try:
+        exists, is_file, has_folder = path.exists(), path.is_file(), folder.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise OutputError(f"output {path}: {first_line(error)}; choose another --out") from None
+    if exists and not is_file:
+        raise OutputError(f"output {path} is no regular file; name another")
+    if exists and not overwrite:
+        raise OutputError(f"output {path} exists; choose another --out, or --overwrite it")
+    if not has_folder:
         raise OutputError(f"folder {folder} of the output does not exist; create it, or choose another --out")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"folder {folder} is not writable; choose another --out")

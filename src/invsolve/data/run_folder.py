@@ -34,7 +34,7 @@ class RunFolder:
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
-        self.out, self.path = out, out.with_name(out.name + ".parts")
+        self.out, self.path = out, _folder_of(out)
         try:
             self.path.mkdir(exist_ok=True)
             self._lock = (self.path / "lock").open("w")
@@ -75,6 +75,11 @@ class RunFolder:
             return None  # killed before its first range: there is nothing to lose
         return found if isinstance(found, dict) else None
 
+    @staticmethod
+    def is_begun(out: Path) -> bool:
+        """Whether an unfinished run towards `out` has left its folder."""
+        return (_folder_of(out) / "run.json").exists()
+
     def put(self, name: str, columns: Columns) -> None:
         """Keep the columns of one finished piece of work."""
         write_columns(self.path / f"{name}.h5", columns)
@@ -112,6 +117,10 @@ class RunFolder:
             if set(os.listdir(self.path)) <= {"lock"}:
                 shutil.rmtree(self.path)
         self._lock.close()
+
+
+def _folder_of(out: Path) -> Path:
+    return out.with_name(out.name + ".parts")
 
 
 def range_name(start: int, stop: int) -> str:

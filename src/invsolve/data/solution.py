@@ -28,7 +28,7 @@ _REASONS = {
     Status.CONVERGED: "the gradient is within tolerance; if the loss is high, this is a local minimum or a flat region",
     Status.BUDGET: "evaluations, iterations or time ran out; raise the limit to go on",
     Status.STALLED: "no step lowers the loss any further; the model may be rough or the tolerance below its precision",
-    Status.NONFINITE: "the model gives NaN or Inf, or raises, at the start; mend x0, the targets or the model",
+    Status.NONFINITE: "at the start the model is NaN, Inf or raises, or no target is observed; mend the data or it",
     Status.NOT_RUN: "the run ended before this example was begun; run again",
 }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import h5py
 import numpy as np
@@ -14,12 +15,30 @@ import numpy as np
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable, written_aside
 from invsolve.data.solution import COLUMNS, Solution, Status
-from invsolve.errors import DataError, first_line, nearest
+from invsolve.errors import DataError, InvsolveError, first_line, nearest
 
 DATASET, SOLUTION = "invsolve-dataset", "invsolve-solution"
 FORMAT_VERSION = 1
 _LINK_HOPS = 16  # soft links followed before a loop is assumed
 _PARTS = ("targets", "identifiers", "x0", "sigma")
+
+
+Read = TypeVar("Read", bound=Callable[..., Any])
+
+
+def _one_line_if_damaged(read: Read) -> Read:
+    """Whatever HDF5 stumbles over while it reads the file named first, the file is at fault: one line says so."""
+
+    @functools.wraps(read)
+    def careful(path: str | Path, *arguments: Any, **more: Any) -> Any:
+        try:
+            return read(path, *arguments, **more)
+        except InvsolveError:
+            raise
+        except Exception as error:
+            raise DataError(f"{path} cannot be read: {first_line(error)}; it seems damaged") from error
+
+    return cast("Read", careful)
 
 
 class StoredArray:
@@ -46,6 +65,7 @@ class StoredArray:
         return f"<{self._path}:{self._node.name} {self.shape} {self.dtype}>"
 
 
+@_one_line_if_damaged
 def read_dataset(
     path: str | Path,
     *,
@@ -77,11 +97,12 @@ def read_dataset(
     if "names" in arrays:
         arrays["names"] = _strings(path, arrays["names"])
     renamed = {k: v for k, v in asked.items() if k != v}
+    model, model_options = _text(file, path, "model"), _json(file, path, "model_options")
     try:
         return Dataset(
             **arrays,
-            model=_text(file, path, "model"),
-            model_options=_json(file, path, "model_options"),
+            model=model,
+            model_options=model_options,
             source=str(path),
             hash_source=lambda: _hash(path, renamed),
         )
@@ -176,6 +197,7 @@ def _component_scale(file: h5py.File, axis: int, values: np.ndarray, parameters:
     return file[name]
 
 
+@_one_line_if_damaged
 def read_solution(path: str | Path) -> Solution:
     """Read a solution file (contract, section 3).
 
@@ -199,7 +221,7 @@ def read_solution(path: str | Path) -> Solution:
         if "parameter" in file and "unit" in file:
             names, units = (_strings(path, _array(path, file[k], as_group=False)) for k in ("parameter", "unit"))
             parameters = [{"name": a, "unit": b} for a, b in zip(names, units, strict=True)]
-        return Solution(**columns, attributes=_attributes(file, path), parameters=parameters)
+        return Solution(**columns, attributes=_attributes(file), parameters=parameters)
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
@@ -209,6 +231,7 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
             file.create_dataset(name, data=values, dtype=h5py.string_dtype() if values.dtype == object else None)
 
 
+@_one_line_if_damaged
 def read_columns(path: Path) -> dict[str, np.ndarray]:
     """Read what `write_columns` wrote.
 
@@ -223,6 +246,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
         return columns
 
 
+@_one_line_if_damaged
 def describe_file(path: str | Path) -> dict[str, Any]:
     """What is in an HDF5 file: its `attributes`, and of every dataset its `shape`, `dtype` and `links` outside.
 
@@ -231,7 +255,7 @@ def describe_file(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     with _open(path) as file:
-        return {"attributes": _attributes(file, path), "arrays": _describe_group(file, path, "")}
+        return {"attributes": _attributes(file), "arrays": _describe_group(file, path, "")}
 
 
 def _describe_group(group: h5py.Group, path: Path, prefix: str) -> dict[str, Any]:
@@ -259,6 +283,8 @@ def _open(path: Path) -> h5py.File:
         raise DataError(f"{path} does not exist")
     if path.is_dir():
         raise DataError(f"{path} is a folder; name an HDF5 file")
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file; HDF5 needs one")
     try:
         return h5py.File(path, "r")
     except PermissionError:
@@ -302,6 +328,8 @@ def _find(file: h5py.File, path: Path, name: str) -> h5py.Dataset | h5py.Group |
             return None
         link = node.get(part, getlink=True)
         if link is None:
+            if hops:
+                raise DataError(f"{path}: '{name}' is a link to nothing")
             return None
         if isinstance(link, h5py.ExternalLink):
             raise DataError(f"{path}: '{name}' is an external link to {link.filename}; copy the data into the file")
@@ -347,19 +375,13 @@ def _strings(path: Path, array: Any) -> np.ndarray:
         raise DataError(f"{path}: a name is not UTF-8 text ({error})") from None
 
 
-def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
-    attributes: dict[str, Any] = {}
-    for key in file.attrs:
-        try:
-            value = file.attrs[key]
-        except (OSError, TypeError, RuntimeError) as error:
-            raise DataError(f"{path}: attribute '{key}' cannot be read: {first_line(error)}") from None
-        attributes[key] = value.item() if isinstance(value, np.generic) else value
-    return attributes
+def _attributes(file: h5py.File) -> dict[str, Any]:
+    stored = {key: file.attrs[key] for key in file.attrs}
+    return {key: value.item() if isinstance(value, np.generic) else value for key, value in stored.items()}
 
 
 def _text(file: h5py.File, path: Path, key: str) -> str | None:
-    value = _attributes(file, path).get(key)
+    value = _attributes(file).get(key)
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if value is not None and not isinstance(value, str):

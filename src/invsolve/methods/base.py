@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,9 +42,9 @@ class Method:
     Options: type[BaseOptions] = BaseOptions
     options: Any
 
-    def __init__(self, seed: int = 0, **options: Any) -> None:
+    def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
         self.seed = seed
-        self.options = parse_options(type(self).Options, options, f"method '{self.name}'")
+        self.options = parse_options(type(self).Options, options or {}, f"method '{self.name}'")
 
     def fit(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> None:
         """Learn from all n examples at once, whose losses (n,) at x0 are known; nothing to do unless `joint`."""

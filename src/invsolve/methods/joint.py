@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from invsolve.engine import Control, RowResults
@@ -15,8 +18,8 @@ class JointMethod(Method):
     joint = True
     refines_with = "bfgs"
 
-    def __init__(self, seed: int = 0, **options: object) -> None:
-        super().__init__(seed, **options)
+    def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
+        super().__init__(options, seed=seed)
         self.fitted: RowResults | None = None
 
     def train(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:

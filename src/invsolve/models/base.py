@@ -129,7 +129,7 @@ class ForwardModel:
     noise: ClassVar[float] = 0.0
     """Standard deviation of the noise that `generate` adds unless told otherwise."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, /, **options: object) -> None:
         self.name = self.name or type(self).__name__
         self.options = parse_options(type(self).Options, dict(options), f"model '{self.name}'")
         self._constants: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
