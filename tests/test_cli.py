@@ -365,7 +365,13 @@ def test_progress_is_shown_on_a_terminal_alone(wave_packets: Path) -> None:
 
 
 def test_a_closed_pipe_is_no_fault(wave_packets: Path) -> None:
-    script = f"{sys.executable} -m invsolve inspect {wave_packets} | true; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert "Traceback" not in done.stderr
-    assert done.stdout.strip() in ("0", "141")  # 141 is what a shell makes of SIGPIPE
+    for flag in ("", "--json"):
+        script = f"{sys.executable} -m invsolve inspect {wave_packets} {flag} | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+        assert "Traceback" not in done.stderr
+        assert done.stdout.strip() == "141"  # as a shell reports SIGPIPE
+    closed = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m invsolve models >&-"], capture_output=True, check=False
+    )
+    assert closed.returncode == 0
+    assert not closed.stderr

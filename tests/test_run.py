@@ -151,6 +151,52 @@ def test_a_time_limit_gives_the_best_so_far() -> None:
     assert (solution.loss <= solution.loss_initial).all()
 
 
+@pytest.mark.usefixtures("small_ranges")
+def test_a_run_that_met_its_time_limit_can_be_resumed(tmp_path: Path) -> None:
+    data, now = shots(), [0.0]
+    inner = invsolve.load_model("billiards")
+
+    def slow(x: Tensor, identifiers: Tensor) -> Tensor:
+        now[0] += 1.0
+        return inner(x, identifiers)
+
+    out, clock = tmp_path / "o.h5", Control(clock=lambda: now[0])
+    limited = invsolve.solve(data, slow, out=out, time_limit=20.0, control=clock)
+    assert (limited.status == Status.NOT_RUN).any()
+    resumed = invsolve.solve(data, slow, out=out, resume=True)
+    np.testing.assert_array_equal(resumed.loss, invsolve.solve(data, slow).loss)
+    assert [p.name for p in tmp_path.iterdir()] == ["o.h5"]
+
+
+def test_a_refused_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    def refuses(x: Tensor, identifiers: Tensor) -> Tensor:
+        raise ValueError("no")
+
+    with pytest.raises(invsolve.ModelError):
+        invsolve.solve(shots(), refuses, out=tmp_path / "o.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    parts = tmp_path / "o.h5.parts"
+    parts.mkdir()
+    (parts / "mine.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(invsolve.OutputError, match="holds mine.txt, which no run has put there"):
+            invsolve.solve(shots(), "billiards", out=tmp_path / "o.h5", overwrite=overwrite)
+    assert (parts / "mine.txt").read_text() == "mine"
+
+
+def test_an_edited_model_file_is_another_model(tmp_path: Path) -> None:
+    model, out = tmp_path / "m.py", tmp_path / "o.h5"
+    model.write_text("def F(x, identifiers): return x\n")
+    data = Dataset(targets=np.ones((3, 2)), x0=np.zeros(2))
+    invsolve.solve(data, f"{model}:F", out=out)
+    model.write_text("def F(x, identifiers): return 2 * x\n")
+    with pytest.raises(invsolve.OutputError, match="its model_sha256 was"):
+        invsolve.solve(data, f"{model}:F", out=out, resume=True)
+
+
 def test_the_input_is_never_the_output(wave_packets: Path) -> None:
     before = wave_packets.read_bytes()
     with pytest.raises(invsolve.OutputError, match="is the input"):

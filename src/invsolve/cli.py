@@ -17,7 +17,7 @@ import typer
 
 from invsolve._version import __version__
 from invsolve.config import duration_seconds, load_config
-from invsolve.errors import InvsolveError, OptionError
+from invsolve.errors import InvsolveError, OptionError, PipeClosed
 
 if TYPE_CHECKING:
     from invsolve.data.dataset import Dataset
@@ -143,9 +143,9 @@ def solve(
         _print_json(summary)
     else:
         console.show_solution(summary)
+    if not quiet:
+        _tell_what_happened(summary["status"]["not_run"] > 0 or bool(signals), run.conduct.first_error)
     if signals:
-        if not quiet:
-            console.say(f"interrupted; '{_resume_command()}' goes on")
         raise typer.Exit(128 + signals[0])
     _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet)
 
@@ -236,7 +236,9 @@ def generate(
     with contextlib.redirect_stdout(sys.stderr):
         dataset = pipeline.generate(model, n, noise=noise, seed=seed, model_options=options)
     write_dataset(out, dataset, overwrite=overwrite)
-    print(f"{n} examples of {dataset.model} written to {out}")
+    from invsolve import console
+
+    console.print_text(f"{n} examples of {dataset.model} written to {out}")
 
 
 @app.command()
@@ -373,7 +375,7 @@ def _refuse_with_solutions(ctx: typer.Context) -> None:
     for parameter in ctx.command.params:
         name = parameter.name or ""
         source = ctx.get_parameter_source(name)
-        if name not in silent and source is not None and source.name == "COMMANDLINE":
+        if name not in silent and source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP"):
             raise OptionError(f"{parameter.opts[0]} has no meaning for finished solution files; leave it out")
 
 
@@ -409,6 +411,15 @@ def _watched(quiet: bool) -> Any:
             signal.signal(number, handler)
 
 
+def _tell_what_happened(ended_early: bool, first_error: tuple[int, str] | None) -> None:
+    from invsolve import console
+
+    if first_error is not None:
+        console.say(f"the model raised for some examples, first for example {first_error[0]}: {first_error[1]}")
+    if ended_early:
+        console.say(f"ended early; '{_resume_command()}' goes on")
+
+
 def _fail_if_unsatisfied(summary: dict[str, Any], losses: Any, fail_above: float | None, quiet: bool) -> None:
     from invsolve import console
 
@@ -433,13 +444,17 @@ def _resume_command() -> str:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, allow_nan=False))
+    from invsolve import console
+
+    console.print_text(json.dumps(document, allow_nan=False))
 
 
 def main() -> NoReturn:
     """Run the command line; every way it can end is turned into its exit code here."""
     from typer.main import get_command
 
+    if sys.stdout is None:  # closed by the shell (>&-)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):  # a name in a file may hold what no terminal can show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -448,7 +463,7 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except InvsolveError as error:
         _end(2, str(error))
-    except BrokenPipeError:  # the reader of a pipe has gone: nothing is wrong
+    except (PipeClosed, BrokenPipeError):  # the reader of a pipe has gone: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (typer.Abort, KeyboardInterrupt):

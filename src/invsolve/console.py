@@ -9,12 +9,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from invsolve.errors import PipeClosed
 
 if TYPE_CHECKING:
     from invsolve.engine import Progress
@@ -27,12 +29,20 @@ class _Output(Console):
         super().__init__(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # main() knows the exit code; rich would end with 1
+        raise PipeClosed  # main() knows the exit code; rich would end with 1
 
 
 def say(message: str) -> None:
     """One line on standard error."""
     print(f"invsolve: {message}", file=sys.stderr)
+
+
+def print_text(text: str) -> None:
+    """Plain text on standard output."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise PipeClosed from None
 
 
 def show_solution(summary: Mapping[str, Any]) -> None:
@@ -169,15 +179,19 @@ class ProgressDisplay:
         gained = p.fraction - self._first[1]
         left = duration(elapsed * (1 - p.fraction) / gained) if gained > 0 and elapsed > 0.5 else "…"
         rate = (p.evaluations - self._first[0]) / elapsed if elapsed > 0 else 0.0
-        grid = Table.grid(padding=(0, 2))
-        grid.add_row(
+        grid = Table.grid(padding=(0, 1))
+        bar = [ProgressBar(total=1.0, completed=p.fraction, width=16)] if self._live.console.width >= 100 else []
+        cells: tuple[RenderableType, ...] = (
             Text(p.stage, style="bold"),
-            ProgressBar(total=1.0, completed=p.fraction, width=24),
+            *bar,
             f"{p.done}/{p.total}" if p.done else f"{p.fraction:.0%} of {p.total}",
             f"loss {_loss_quantiles(p)}",
             f"{rate:,.0f} evaluations/s",
             f"left {left}",
         )
+        for _ in cells:
+            grid.add_column(no_wrap=True)
+        grid.add_row(*cells)
         self._live.update(grid)
 
 

@@ -29,6 +29,10 @@ class OutputError(InvsolveError):
     """A result cannot be written where it was asked for."""
 
 
+class PipeClosed(Exception):
+    """Whoever read standard output has gone. No OSError, which typer would turn into an exit code of its own."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint that ends an error line about an unknown name: the nearest valid one, else all of them."""
     names = sorted(valid)

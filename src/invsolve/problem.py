@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
@@ -68,6 +69,17 @@ def _check_identifiers(model: ForwardModel, dataset: Dataset) -> None:
         )
 
 
+@dataclass
+class Conduct:
+    """What a model has been seen to do, shared by all problems of a run."""
+
+    proven: set[bool] = field(default_factory=set)
+    """Evaluated without exception, without (False) and with a gradient (True). Until then an exception is held against
+    the model rather than against a row."""
+    first_error: tuple[int, str] | None = None
+    """The first exception that was held against a row: its example and what it said."""
+
+
 class Problem:
     """Some rows of a dataset under a forward model: L_i(x) and its gradient, counted per row.
 
@@ -86,16 +98,14 @@ class Problem:
         x_shape: tuple[int, ...],
         device: torch.device,
         dtype: torch.dtype,
-        proven: set[bool] | None = None,
+        conduct: Conduct | None = None,
     ) -> None:
         n, d = len(rows), math.prod(x_shape)
         self.model, self.x_shape, self.device, self.dtype = model, x_shape, device, dtype
         self.start, self.n, self.d = rows.start, n, d
         self.y_shape = rows.targets.shape[1:]
         self._strict_dtype = True
-        # What the model has been seen to do, without and with a gradient: until then, an exception is held against the
-        # model rather than against a row. Problems on the same model share it.
-        self._proven = set() if proven is None else proven
+        self.conduct = Conduct() if conduct is None else conduct
         targets = torch.from_numpy(np.ascontiguousarray(rows.targets, dtype=np.float64)).reshape(n, -1)
         observed = ~torch.isnan(targets)
         self.observed = None if bool(observed.all()) else observed.to(device)
@@ -173,7 +183,7 @@ class Problem:
         """The same rows at full precision, sharing this problem's counts; what the evaluator scores with."""
         if self.dtype == torch.float64:
             return self
-        exact = Problem(self.model, rows, self.x_shape, self.device, torch.float64, self._proven)
+        exact = Problem(self.model, rows, self.x_shape, self.device, torch.float64, self.conduct)
         exact.evaluations, exact.gradients, exact._strict_dtype = self.evaluations, self.gradients, False
         return exact
 
@@ -207,15 +217,16 @@ class Problem:
         except ModelError:
             raise
         except (Exception, SystemExit) as error:  # whatever the user's model raises
-            if differentiate not in self._proven and self._raises_everywhere(differentiate):
+            if differentiate not in self.conduct.proven and self._raises_everywhere(differentiate):
                 self._refuse(rows, error)
             if len(rows) == 1:
+                self.conduct.first_error = self.conduct.first_error or (self.start + int(rows[0]), first_line(error))
                 return x.new_full((1,), torch.inf), torch.full_like(x, torch.nan)
             half = len(rows) // 2
             first = self._attempt(rows[:half], x[:half], differentiate)
             second = self._attempt(rows[half:], x[half:], differentiate)
             return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
-        self._proven.add(differentiate)
+        self.conduct.proven.add(differentiate)
         return result
 
     def _loss_and_gradient(self, rows: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
 
@@ -82,23 +83,29 @@ def load_model(model: str | type[ForwardModel] | ForwardModel | Callable[..., An
         ModelError: there is no such model, or its code cannot be imported.
         OptionError: an option is unknown or has an unusable value.
     """
+    if not isinstance(model, str):
+        return _as_model(model, "", options)
+    if ":" not in model:
+        return _as_model(model_class(model), model, options)
+    target, file = _import_target(model)
+    loaded = _as_model(target, model, options)
+    loaded.source_sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return loaded
+
+
+def _as_model(model: Any, name: str, options: dict[str, Any]) -> ForwardModel:
+    """`model`, be it a class, an instance or a function, as a forward model called `name`."""
     from invsolve.models.base import ForwardModel, FunctionModel
 
-    name = ""
-    if isinstance(model, str):
-        if ":" in model:
-            name, model = model, _import_target(model)
-        else:
-            name, model = model, model_class(model)
     if isinstance(model, type) and issubclass(model, ForwardModel):
         return _make_model(model, name or model.__name__, options)
-    if not isinstance(model, ForwardModel):
-        if not callable(model):
-            raise ModelError(f"model {name or model!r} is no function F(x, identifiers) and no ForwardModel subclass")
-        model = FunctionModel(cast("Callable[..., Any]", model), name or str(getattr(model, "__name__", "function")))
+    if not isinstance(model, ForwardModel) and not callable(model):
+        raise ModelError(f"model {name or model!r} is no function F(x, identifiers) and no ForwardModel subclass")
     if options:
-        raise OptionError(f"model '{model.name}' takes no options here, found '{next(iter(options))}'")
-    return model
+        raise OptionError(f"model {name or model!r} takes no options here, found '{next(iter(options))}'")
+    if isinstance(model, ForwardModel):
+        return model
+    return FunctionModel(model, name or str(getattr(model, "__name__", "function")))
 
 
 def _make_model(cls: type[ForwardModel], name: str, options: dict[str, Any]) -> ForwardModel:
@@ -178,8 +185,8 @@ def _registered_class(kind: str, name: str, error: type[InvsolveError]) -> Any:
     return found
 
 
-def _import_target(target: str) -> Any:
-    """The object that "file.py:NAME" or "package.module:NAME" names; runs that file's or module's code."""
+def _import_target(target: str) -> tuple[Any, Path]:
+    """The object that "file.py:NAME" or "package.module:NAME" names, and its file, whose code is run."""
     place, _, attribute = target.rpartition(":")
     if not place or not attribute:
         raise ModelError(f"model '{target}': write path/to/file.py:NAME or package.module:NAME")
@@ -187,7 +194,7 @@ def _import_target(target: str) -> Any:
     if not hasattr(module, attribute):
         names = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
         raise ModelError(f"{place} defines no '{attribute}'; {nearest(attribute, names)}")
-    return getattr(module, attribute)
+    return getattr(module, attribute), Path(getattr(module, "__file__", None) or "")
 
 
 def _import_module(name: str) -> Any:

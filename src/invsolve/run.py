@@ -28,7 +28,7 @@ from invsolve.engine import Control, RowResults
 from invsolve.errors import ModelError, OptionError, OutputError, nearest
 from invsolve.methods.base import Budget, Method, RowMethod
 from invsolve.methods.joint import JointMethod
-from invsolve.problem import Problem, solution_shape
+from invsolve.problem import Conduct, Problem, solution_shape
 from invsolve.registry import load_method, method_class, model_of, registered
 
 RANGE = 4096  # examples that are solved and written as one piece
@@ -73,7 +73,7 @@ class Run:
         self.dataset = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
         self.model = model_of(self.dataset, model, model_options)
         self.x_shape = solution_shape(self.model, self.dataset)
-        self._proven: set[bool] = set()  # shared by the problems of all ranges, see Problem
+        self.conduct = Conduct()  # of the model, over all ranges
         self._fitted_problem: Problem | None = None
         self._loss_initial: np.ndarray | None = None
 
@@ -102,6 +102,7 @@ class Run:
                 )
                 assert out is not None
                 solution = read_solution(out)
+                pieces.ended_early = bool(unfinished)
                 if not unfinished:
                     pieces.remove()
             else:
@@ -125,7 +126,7 @@ class Run:
                     continue
                 control.begin_range(start, len(self.dataset))
                 columns = self._solve_range(start, stop, control)
-                if control.interrupted:
+                if control.stopped:
                     unfinished[start, stop] = columns
                 else:
                     pieces.put(name, columns)
@@ -191,7 +192,7 @@ class Run:
         }
 
     def _problem(self, rows: Rows, dtype: torch.dtype) -> Problem:
-        return Problem(self.model, rows, self.x_shape, self.device, dtype, self._proven)
+        return Problem(self.model, rows, self.x_shape, self.device, dtype, self.conduct)
 
     def _not_run(self, start: int, stop: int) -> Columns:
         """Columns of examples that the run did not come to."""
@@ -259,6 +260,7 @@ class Run:
         return {
             "input_sha256": self.dataset.sha256(),
             "model": self.model.name,
+            "model_sha256": self.model.source_sha256,
             "model_options": self.model.options.model_dump(mode="json"),
             "method": s.method,
             "method_options": self.method.options.model_dump(mode="json"),

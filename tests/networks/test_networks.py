@@ -54,10 +54,16 @@ def test_features_are_standardized_and_gaps_masked() -> None:
     assert (features.flat[:, 1:] == 0).all()  # what never varies tells nothing
 
 
-def test_an_infinite_target_does_not_reach_the_network() -> None:
+@pytest.mark.parametrize("absurd", [torch.inf, 1e300])
+def test_an_absurd_value_neither_reaches_the_network_nor_flattens_the_others(absurd: float) -> None:
     targets = torch.randn(5, 4, dtype=torch.float64)
-    targets[2, 1] = torch.inf
-    assert torch.isfinite(make_features(targets, {}, ()).flat).all()
+    clean = make_features(targets, {}, ()).flat
+    targets[2, 1] = absurd
+    flat = make_features(targets, {}, ()).flat
+    assert torch.isfinite(flat).all()
+    assert flat[2, 1] == 0
+    torch.testing.assert_close(flat[:, 2:], clean[:, 2:])
+    assert flat[[0, 1, 3, 4], 1].std() > 0.5
 
 
 @pytest.mark.parametrize("shape", [(2,), (40,), (3, 40), (20, 33), (2, 16, 16)])

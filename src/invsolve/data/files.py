@@ -18,7 +18,7 @@ def check_writable(path: Path, overwrite: bool) -> None:
     """
     folder = path.parent
     try:
-        exists, is_file, has_folder = path.exists(), path.is_file(), folder.is_dir()
+        exists, is_file, has_folder = os.path.lexists(path), path.is_file(), folder.is_dir()
     except OSError as error:  # such as a name that is too long
         raise OutputError(f"output {path}: {first_line(error)}; choose another --out") from None
     if exists and not is_file:

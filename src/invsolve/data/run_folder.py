@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from invsolve.data.store import read_columns, write_columns, write_solution_bloc
 from invsolve.errors import DataError, OutputError, first_line
 
 Columns = dict[str, np.ndarray]
+
+_OURS = re.compile(r"lock|run\.json|final\.h5|fit\.h5|rows-\d{12}-\d{12}\.h5|\..*\.tmp")
 
 
 class RunFolder:
@@ -35,6 +36,7 @@ class RunFolder:
 
     def __init__(self, out: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
         self.out, self.path = out, _folder_of(out)
+        self.ended_early = False  # whether OUT waits to be completed by a run that resumes
         try:
             self.path.mkdir(exist_ok=True)
             self._lock = (self.path / "lock").open("w")
@@ -62,11 +64,16 @@ class RunFolder:
                 f"an unfinished run with {len(list(self.path.glob('rows-*.h5')))} finished ranges is in {self.path}; "
                 f"--resume goes on with it, --overwrite discards it"
             )
-        for leftover in self.path.iterdir():
-            if leftover.name != "lock":
-                leftover.unlink()
+        foreign = next((p.name for p in self.path.iterdir() if not _OURS.fullmatch(p.name)), None)
+        if foreign is not None:
+            raise OutputError(f"{self.path} holds {foreign}, which no run has put there; move it away")
+        for leftover in self._pieces():
+            leftover.unlink()
         with written_aside(record, overwrite=True) as aside:
             aside.write_text(json.dumps(identity, indent=1))
+
+    def _pieces(self) -> list[Path]:
+        return [p for p in self.path.iterdir() if _OURS.fullmatch(p.name) and p.name not in ("lock", "run.json")]
 
     def _read_identity(self, record: Path) -> dict[str, Any] | None:
         try:
@@ -108,14 +115,17 @@ class RunFolder:
 
     def remove(self) -> None:
         """Delete the folder: OUT is complete."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        for piece in self._pieces():
+            piece.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
-        """Let go of the lock; the folder stays, unless it is still empty of work."""
+        """Let go of the lock; the folder stays only if it holds finished work, or marks OUT as unfinished."""
         with contextlib.suppress(OSError):
-            if set(os.listdir(self.path)) <= {"lock"}:
-                shutil.rmtree(self.path)
+            if not self.ended_early and not self._pieces():
+                (self.path / "run.json").unlink(missing_ok=True)
+                (self.path / "lock").unlink(missing_ok=True)
+                self.path.rmdir()
         self._lock.close()
 
 

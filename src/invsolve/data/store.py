@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import hashlib
+import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,6 +25,8 @@ from invsolve.errors import DataError, InvsolveError, first_line, nearest
 
 DATASET, SOLUTION = "invsolve-dataset", "invsolve-solution"
 FORMAT_VERSION = 1
+_IN_MEMORY = 2**28  # bytes of a file that is made in memory first
+_ROW_ESTIMATE = 256  # bytes of one example in a solution file with few unknowns
 _LINK_HOPS = 16  # soft links followed before a loop is assumed
 _PARTS = ("targets", "identifiers", "x0", "sigma")
 
@@ -118,7 +126,7 @@ def write_dataset(path: str | Path, dataset: Dataset, *, overwrite: bool = False
     """
     path = Path(path)
     check_writable(path, overwrite)
-    with written_aside(path, overwrite) as aside, h5py.File(aside, "w") as file:
+    with written_aside(path, overwrite) as aside, _created(aside, _size(dataset)) as file:
         file.attrs["format"], file.attrs["format_version"] = DATASET, FORMAT_VERSION
         if dataset.model is not None:
             file.attrs["model"] = dataset.model
@@ -133,6 +141,37 @@ def write_dataset(path: str | Path, dataset: Dataset, *, overwrite: bool = False
                 file.create_dataset(name, data=np.asarray(array))
         if dataset.names is not None:
             file.create_dataset("names", data=list(dataset.names), dtype=h5py.string_dtype())
+
+
+def _size(dataset: Dataset) -> int:
+    arrays = [a for a in (dataset.targets, dataset.x0, dataset.sigma, dataset.x_true) if a is not None]
+    identifiers = dataset.identifiers
+    arrays += (
+        identifiers.values() if isinstance(identifiers, Mapping) else [identifiers] if identifiers is not None else []
+    )
+    return sum(math.prod(a.shape) * a.dtype.itemsize for a in arrays)
+
+
+@contextlib.contextmanager
+def _created(path: Path, size: int) -> Iterator[h5py.File]:
+    """A new HDF5 file of about `size` bytes.
+
+    It is made in memory and written in one piece where it is not too large: HDF5 itself crashes when the disk is full.
+    Larger ones are written by HDF5, once there is seen to be room.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if size > _IN_MEMORY:
+        if shutil.disk_usage(path.parent).free < 1.2 * size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with h5py.File(path, "w") as file:
+            yield file
+        return
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        yield file
+    path.write_bytes(image.getbuffer())
 
 
 def write_solution(path: str | Path, solution: Solution, *, overwrite: bool = False) -> None:
@@ -156,7 +195,7 @@ def write_solution_blocks(
     parameters: list[dict[str, str]],
 ) -> None:
     """Write a solution file of n examples to `path` from blocks (first example, columns), in one pass."""
-    with h5py.File(path, "w") as file:
+    with _created(path, n * _ROW_ESTIMATE) as file:
         for start, columns in blocks:
             for name in ("example", *(c for c in COLUMNS if c != "example")):
                 values = columns[name]
@@ -226,7 +265,8 @@ def read_solution(path: str | Path) -> Solution:
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     """Write plain arrays to a small file of one range, all of it or nothing."""
-    with written_aside(path, overwrite=True) as aside, h5py.File(aside, "w") as file:
+    size = sum(values.nbytes for values in columns.values())
+    with written_aside(path, overwrite=True) as aside, _created(aside, size) as file:
         for name, values in columns.items():
             file.create_dataset(name, data=values, dtype=h5py.string_dtype() if values.dtype == object else None)
 

@@ -126,6 +126,9 @@ class ForwardModel:
     name: str = ""
     """What messages and files call it: the registered name, or the path it was loaded from."""
 
+    source_sha256: str = ""
+    """Hash of the file that holds the model's code, where the user named one: another code is another model."""
+
     noise: ClassVar[float] = 0.0
     """Standard deviation of the noise that `generate` adds unless told otherwise."""
 

@@ -58,7 +58,7 @@ class Billiards(ForwardModel):
     def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
         """y (b, 2) from x (b, 2) and γ (b, 4) = (cue_x, cue_y, ball_x, ball_y)."""
         assert isinstance(identifiers, Tensor)
-        o = self.options
+        o, identifiers = self.options, identifiers.to(x.dtype)
         cue, ball = identifiers[:, :2], identifiers[:, 2:]
         squared = x.square().sum(1, keepdim=True)
         moving = squared > 0

@@ -70,7 +70,7 @@ class KuramotoSivashinsky(ForwardModel):
         def nonlinear(v: Tensor) -> Tensor:
             return torch.addcmul(forcing, beta, (v @ to_grid).square() @ advect)
 
-        v = identifiers @ c["to_modes"]
+        v = identifiers.to(x.dtype) @ c["to_modes"]
         for _ in range(self.options.steps):  # Kassam and Trefethen 2005, eqs. 20 to 25
             n_v = nonlinear(v)
             half_v = half * v

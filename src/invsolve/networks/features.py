@@ -55,12 +55,15 @@ def make_features(targets: Tensor, identifiers: dict[str, Tensor], spatial: tupl
     )
 
 
+_ABSURD = 1e100  # beyond, a square overflows soon, and one example would flatten all others
+
+
 def _standardized(array: Tensor, over: tuple[int, ...]) -> Tensor:
-    """Zero mean and unit spread over the finite entries along the dimensions `over`; all others zero."""
+    """Zero mean and unit spread over the entries that are numbers along the dimensions `over`; all others zero."""
     if array.dtype == torch.bool:  # a mask: 1 = observed
         return array.float()
     values = array.double()
-    finite = torch.isfinite(values)
+    finite = torch.isfinite(values) & (values.abs() < _ABSURD)
     values = values.masked_fill(~finite, 0.0)
     count = finite.sum(over, keepdim=True).clamp(min=1)
     mean = values.sum(over, keepdim=True) / count
