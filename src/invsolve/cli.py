@@ -238,7 +238,7 @@ def generate(
     write_dataset(out, dataset, overwrite=overwrite)
     from invsolve import console
 
-    console.print_text(f"{n} examples of {dataset.model} written to {out}")
+    console.print_text(f"{n} examples of {model} written to {out}")
 
 
 @app.command()

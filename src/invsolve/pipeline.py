@@ -19,7 +19,7 @@ from invsolve.data.store import read_dataset, read_solution
 from invsolve.engine import Control
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
 from invsolve.models.base import ForwardModel, Identifiers
-from invsolve.registry import load_model
+from invsolve.registry import load_model, registered
 from invsolve.run import MANY, Run, Settings, check_seed
 
 
@@ -223,12 +223,13 @@ def generate(
         raise ModelError(f"model '{loaded.name}' cannot simulate {n} examples: {first_line(error)}") from error
     if not bool(torch.isfinite(y).all()):
         raise ModelError(f"model '{loaded.name}' gives NaN or Inf for parameters drawn from its own priors")
+    named = loaded.name in registered("models")  # a data file never names anything else
     return Dataset(
         targets=y.numpy(),
         identifiers=_to_numpy(identifiers),
         x_true=x.numpy(),
-        model=loaded.name,
-        model_options=loaded.options.model_dump(mode="json"),
+        model=loaded.name if named else None,
+        model_options=loaded.options.model_dump(mode="json") if named else {},
     )
 
 
