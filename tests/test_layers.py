@@ -17,6 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"shell"},
     {"console", "inspection"},
     {"pipeline"},
     {"run"},
@@ -86,7 +87,7 @@ def test_no_import_goes_in_a_circle() -> None:
 
 @pytest.mark.parametrize(
     ("library", "homes"),
-    [("h5py", {"data/store.py"}), ("rich", {"console.py"}), ("typer", {"cli.py"})],
+    [("h5py", {"data/store.py"}), ("rich", {"console.py"}), ("typer", {"cli.py", "shell.py"})],
 )
 def test_one_place_knows_each_library(library: str, homes: set[str]) -> None:
     users = {

@@ -6,9 +6,7 @@ Only the standard library and typer are imported at the top, so that `--help` an
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -17,7 +15,8 @@ import typer
 
 from invsolve._version import __version__
 from invsolve.config import duration_seconds, load_config
-from invsolve.errors import InvsolveError, OptionError, PipeClosed
+from invsolve.errors import OptionError
+from invsolve.shell import UNSATISFIED, resume_command, run_command_line, watched
 
 if TYPE_CHECKING:
     from invsolve.data.dataset import Dataset
@@ -35,7 +34,6 @@ methods_app = typer.Typer(help="List the methods; `methods show NAME` tells one'
 app.add_typer(models_app, name="models")
 app.add_typer(methods_app, name="methods")
 
-DONE, UNSATISFIED = 0, 3
 _CONFIG = "invsolve.config"  # where a command finds the option tables of its --config
 
 
@@ -135,7 +133,7 @@ def solve(
     settings = _with_method(settings, method, _assigned(ctx, "options", option, "-O"))
     dataset = _dataset(data, targets, identifiers, x0, sigma)
     target = out or data.with_name(f"{data.stem}.{method}.h5")
-    with _watched(quiet) as (control, signals):
+    with watched(quiet) as (control, signals):
         run = Run(dataset, model, _assigned(ctx, "model_options", model_option, "-M"), settings)
         solution = run.solve(target, overwrite, resume, control)
         summary = summarize(solution, run.loss_true(), str(target))
@@ -194,7 +192,7 @@ def compare(
         names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
         settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size)
         options = _assigned_by_method(ctx, names, option)
-        with _watched(quiet) as (control, signals):
+        with watched(quiet) as (control, signals):
             comparison = pipeline.compare(
                 _dataset(data[0], targets, identifiers, x0, sigma),
                 model,
@@ -339,6 +337,7 @@ def _assigned(ctx: typer.Context, table: str, flags: list[str] | None, flag: str
 
 
 def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str] | None) -> dict[str, dict[str, Any]]:
+    from invsolve.options import split_assignments
     from invsolve.registry import method_class
 
     options: dict[str, dict[str, Any]] = {name: {} for name in methods}
@@ -349,18 +348,12 @@ def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str]
         method_class(name)  # refuses a name that is no method; one that is not run here is passed over
         if name in options:
             options[name].update(values)
-    for key, value in _assigned_flags(flags).items():
+    for key, value in split_assignments(flags or [], "-O").items():
         name, _, option = key.partition(".")
         if name not in options or not option:
             raise OptionError(f"-O {key}={value}: compare takes METHOD.KEY=VALUE, METHOD one of {', '.join(methods)}")
         options[name][option] = value
     return options
-
-
-def _assigned_flags(flags: list[str] | None) -> dict[str, str]:
-    from invsolve.options import split_assignments
-
-    return split_assignments(flags or [], "-O")
 
 
 def _no_table_of_one_method(ctx: typer.Context) -> None:
@@ -379,45 +372,13 @@ def _refuse_with_solutions(ctx: typer.Context) -> None:
             raise OptionError(f"{parameter.opts[0]} has no meaning for finished solution files; leave it out")
 
 
-@contextlib.contextmanager
-def _watched(quiet: bool) -> Any:
-    """A Control with signal handlers and, on a terminal, a progress display; and the list of signals received.
-
-    Meanwhile what a model prints goes to standard error, which leaves standard output to the result.
-    """
-    import signal
-
-    from invsolve import console
-    from invsolve.engine import Control
-
-    signals: list[int] = []
-    shown = sys.stderr.isatty() and not quiet
-    display = console.ProgressDisplay() if shown else None
-    control = Control(display.update if display else None)
-
-    def stop(number: int, frame: object) -> None:
-        control.interrupted = True
-        signals.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
-        if not quiet:
-            console.say("stopping: what is reached will be written (Ctrl-C again to end at once)")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with contextlib.redirect_stdout(sys.stderr), display or contextlib.nullcontext():
-            yield control, signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _tell_what_happened(ended_early: bool, first_error: tuple[int, str] | None) -> None:
     from invsolve import console
 
     if first_error is not None:
         console.say(f"the model raised for some examples, first for example {first_error[0]}: {first_error[1]}")
     if ended_early:
-        console.say(f"ended early; '{_resume_command()}' goes on")
+        console.say(f"ended early; '{resume_command()}' goes on")
 
 
 def _fail_if_unsatisfied(summary: dict[str, Any], losses: Any, fail_above: float | None, quiet: bool) -> None:
@@ -436,13 +397,6 @@ def _fail_if_unsatisfied(summary: dict[str, Any], losses: Any, fail_above: float
         raise typer.Exit(UNSATISFIED)
 
 
-def _resume_command() -> str:
-    import shlex
-
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    return shlex.join(["invsolve", *words, "--resume"])
-
-
 def _print_json(document: dict[str, Any]) -> None:
     from invsolve import console
 
@@ -450,42 +404,5 @@ def _print_json(document: dict[str, Any]) -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; every way it can end is turned into its exit code here."""
-    from typer.main import get_command
-
-    if sys.stdout is None:  # closed by the shell (>&-)
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):  # a name in a file may hold what no terminal can show
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        code = get_command(app).main(prog_name="invsolve", standalone_mode=False)
-        sys.stdout.flush()
-    except InvsolveError as error:
-        _end(2, str(error))
-    except (PipeClosed, BrokenPipeError):  # the reader of a pipe has gone: nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except (typer.Abort, KeyboardInterrupt):
-        _end(130, "interrupted")
-    except Exception as error:
-        if hasattr(error, "format_message"):  # typer's own: a wrong flag or argument
-            _end(2, f"{error.format_message().rstrip('.')}{_found(error)}")
-        raise
-    sys.exit(code if isinstance(code, int) else DONE)
-
-
-def _found(error: Exception) -> str:
-    """What was given for the flag that an error of typer's is about."""
-    flags = getattr(getattr(error, "param", None), "opts", [])
-    for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
-        flag, equals, value = word.partition("=")
-        if flag in flags:
-            return f", found '{value if equals else following}'"
-    return " (set in the config)" if flags and flags[0].startswith("-") and "--config" in sys.argv else ""
-
-
-def _end(code: int, message: str) -> NoReturn:
-    """Leave with one line on standard error, whatever a name in the message holds."""
-    print(f"invsolve: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+    """The program `invsolve`."""
+    run_command_line(app)

@@ -145,7 +145,10 @@ class BfgsStepper:
         direction = torch.where(unscaled[:, None], -downhill, direction)
         slope = torch.where(unscaled, -downhill.square().sum(1), slope)
         longest = self._walls(z, direction)[1].amin(1)
-        first = (self.options.first_step / direction.norm(dim=1)).clamp(max=1.0)
+        # The very first step trusts a gradient shorter than `first_step`; a restart, where the search along a learned
+        # direction has failed, always looks that far: it finds lower basins of rough losses.
+        first = self.options.first_step / direction.norm(dim=1)
+        first = torch.where(state.iterations == 0, first.clamp(max=1.0), first)
         step = torch.minimum(torch.where(unscaled, first, 1.0), longest)
         search = begin_search(state.loss, slope, g, step, longest)
         return replace(
