@@ -52,7 +52,7 @@ class Jpo(JointMethod):
             1.0, ge=0, description="decoupled, of AdamW; keeps the network too smooth to settle into each local minimum"
         )
         input_noise: float = Field(
-            0.5,
+            1.0,
             ge=0,
             description="noise on the standardized inputs, falling to zero over the training; to the same end",
         )
