@@ -110,6 +110,7 @@ def test_fail_above_and_nonfinite_end_in_3(command: Command, tmp_path: Path) -> 
         (["solve", "wp.h5", "--seed", "-1"], "seed must be from 0"),
         (["solve", "wp.h5", "--max-evaluations", "2"], "max_evaluations must be from 3"),
         (["solve", "wp.h5", "--batch-size", "0"], "batch_size must be from 1 to"),
+        (["solve", "wp.h5", "-O", "curvature=1e-5"], "curvature 1e-05 must be above sufficient_decrease"),
         (["solve", "wp.h5", "-M", "duration=inf"], "option 'duration' of model 'wave-packet'"),
         (["solve", "wp.h5", "-M", "model=x"], "has no option 'model'"),
         (["solve", "wp.h5", "-O", "seed=1"], "method 'bfgs' has no option 'seed'"),

@@ -37,7 +37,7 @@ def parse_options(cls: type[AnyOptions], values: Mapping[str, Any], owner: str) 
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:  # a rule over several options, from a model validator
-            raise OptionError(f"options of {owner}: {first['msg']}") from None
+            raise OptionError(f"options of {owner}: {first['msg'].removeprefix('Value error, ')}") from None
         key = str(first["loc"][0])
         raise OptionError(
             f"option '{key}' of {owner}: {first['msg']}, found {first['input']!r}; {describe_field(cls, key)}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from invsolve.coordinates import projected
@@ -182,6 +183,12 @@ class Bfgs(RowMethod):
         )
         sufficient_decrease: float = Field(1e-4, gt=0, lt=0.5, description="c1 of the Wolfe conditions")
         curvature: float = Field(0.9, gt=0, lt=1, description="c2 of the strong Wolfe conditions, above c1")
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Self:
+            if self.curvature <= self.sufficient_decrease:
+                raise ValueError(f"curvature {self.curvature:g} must be above sufficient_decrease")
+            return self
 
     options: Options
 

@@ -5,6 +5,7 @@ Holl and Thuerey 2024 (arXiv 2408.08119), algorithm 1: x_i = x0_i + scale ∘ N_
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Literal
@@ -63,7 +64,8 @@ class Jpo(JointMethod):
     options: Options
 
     def train(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
-        with torch.random.fork_rng(devices=[problem.device] if problem.device.type == "cuda" else []):
+        cuda = [problem.device] if problem.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), _threads_for(self.options.minibatch * problem.targets.shape[1]):
             torch.manual_seed(self.seed)
             steps = self._steps(problem, budget)
             return Training(self.options, problem, initial_loss, steps, self.seed).run(control)
@@ -78,6 +80,21 @@ class Jpo(JointMethod):
 
 
 REFINEMENT = 30  # evaluations per example that a refinement may need after training
+
+
+@contextlib.contextmanager
+def _threads_for(elements: int) -> Iterator[None]:
+    """One thread while a step works on few elements: waiting for each other would cost more than it gains.
+
+    The limit is the grain size below which torch splits no elementwise operation.
+    """
+    before = torch.get_num_threads()
+    if elements < 32_768:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Training:
