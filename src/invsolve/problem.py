@@ -115,7 +115,7 @@ class Problem:
         self.weight = self._weights(rows)
         self.identifiers = self._identifiers(rows)
         self.coordinates = Coordinates(model, d, device, dtype)
-        self.x0 = self._start(rows, targets).to(device, dtype)
+        self.x0 = self._start(rows).to(device, dtype)
         self.evaluations = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros(n, dtype=torch.int64, device=device)
         self._gathered: tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None, Identifiers]] | None = None
@@ -136,12 +136,12 @@ class Problem:
             return {k: tensor(v) for k, v in rows.identifiers.items()}
         return None if rows.identifiers is None else tensor(rows.identifiers)
 
-    def _start(self, rows: Rows, targets: Tensor) -> Tensor:
+    def _start(self, rows: Rows) -> Tensor:
         if rows.x0 is not None:
             x0 = np.broadcast_to(np.asarray(rows.x0, dtype=np.float64), (self.n, *self.x_shape))
             start = torch.from_numpy(x0.copy())
         else:
-            start = self._guess(targets)
+            start = self._guess()
         start = start.reshape(self.n, self.d)
         for j, p in enumerate(self.model.parameters):
             outside = (start[:, j] < p.lower) | (start[:, j] > p.upper)
@@ -153,9 +153,9 @@ class Problem:
                 )
         return start
 
-    def _guess(self, targets: Tensor) -> Tensor:
+    def _guess(self) -> Tensor:
         try:
-            guess = self.model.initial_guess(targets.reshape(self.n, *self.y_shape), self.identifiers)
+            guess = self.model.initial_guess(self.targets.reshape(self.n, *self.y_shape), self.identifiers)
             start = torch.as_tensor(guess).detach().double().cpu()
         except InvsolveError:
             raise

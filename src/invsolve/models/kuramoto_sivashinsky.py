@@ -77,8 +77,8 @@ class KuramotoSivashinsky(ForwardModel):
             a = torch.addcmul(half_v, q, n_v)
             n_a = nonlinear(a)
             n_b = nonlinear(torch.addcmul(half_v, q, n_a))
-            n_c = nonlinear(torch.addcmul(half * a, q, 2 * n_b - n_v))
-            v = full * v + f1 * n_v + f2 * (n_a + n_b) + f3 * n_c
+            n_c = nonlinear(torch.addcmul(half * a, q, torch.sub(n_v, n_b, alpha=2), value=-1))
+            v = torch.addcmul(full * v, f1, n_v).addcmul(f2, n_a + n_b).addcmul(f3, n_c)
         return v @ to_grid
 
 
