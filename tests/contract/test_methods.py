@@ -62,14 +62,17 @@ def test_convex_problems_are_solved_exactly(name: str, quadratics: Dataset) -> N
 
 
 @pytest.mark.parametrize("name", ROW_METHODS)
-@pytest.mark.parametrize("model", ["wave-packet", "billiards"])
-def test_alone_equals_in_a_batch(name: str, model: str) -> None:
-    data = invsolve.generate(model, 9, seed=2)
-    together = solve(data, None, name)
-    for i in range(9):
+@pytest.mark.parametrize(
+    ("model", "n", "iterations"), [("wave-packet", 9, 500), ("billiards", 9, 500), ("kuramoto-sivashinsky", 3, 8)]
+)
+def test_alone_equals_in_a_batch(name: str, model: str, n: int, iterations: int) -> None:
+    data = invsolve.generate(model, n, seed=2)
+    options = {"max_iterations": iterations}
+    together = invsolve.solve(data, method=name, options=options)
+    for i in range(n):
         identifiers = None if data.identifiers is None else data.identifiers[i : i + 1]
         alone = Dataset(targets=data.targets[i : i + 1], identifiers=identifiers, model=model)
-        single = solve(alone, None, name)
+        single = invsolve.solve(alone, method=name, options=options)
         np.testing.assert_allclose(single.loss[0], together.loss[i], rtol=1e-6, atol=1e-12)
         np.testing.assert_allclose(single.x[0], together.x[i], rtol=1e-5, atol=1e-6)
 
