@@ -103,7 +103,7 @@ def test_fail_above_and_nonfinite_end_in_3(command: Command, tmp_path: Path) -> 
         (["solve", "wp.h5", "-O", "max_iterations"], "-O takes key=value, found 'max_iterations'"),
         (["solve", "wp.h5", "-M", "sample=3"], "model 'wave-packet' has no option 'sample'; did you mean 'samples'?"),
         (["solve", "wp.h5", "-M", "samples=64"], "gives y of shape (64,), but targets has shape (12, 32)"),
-        (["solve", "wp.h5", "--refine", "bfsg"], "cannot refine with 'bfsg'; did you mean 'bfgs'?"),
+        (["solve", "wp.h5", "--refine", "bfsg"], "no method is called 'bfsg'; did you mean 'bfgs'?"),
         (["solve", "wp.h5", "--device", "cuda:99"], "device 'cuda:99' is not there"),
         (["solve", "wp.h5", "--device", "tpu"], "no device is called 'tpu'"),
         (["solve", "wp.h5", "--dtype", "float16"], "no dtype is called 'float16'"),

@@ -25,11 +25,11 @@ from invsolve.data.run_folder import Columns, RunFolder, range_name, refuse_othe
 from invsolve.data.solution import COLUMNS, Solution, Status
 from invsolve.data.store import read_dataset, read_solution
 from invsolve.engine import Control, RowResults
-from invsolve.errors import ModelError, OptionError, OutputError, nearest
+from invsolve.errors import ModelError, OptionError, OutputError
 from invsolve.methods.base import Budget, Method, RowMethod
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem, solution_shape
-from invsolve.registry import load_method, method_class, model_of, registered
+from invsolve.registry import load_method, method_class, model_of
 
 RANGE = 4096  # examples that are solved and written as one piece
 MANY = 10**9  # of examples in a batch, or evaluations of one: above, it is a slip of the pen
@@ -121,7 +121,7 @@ class Run:
             name = range_name(start, stop)
             columns = pieces.get(name)
             if columns is None:
-                if control.stopped and not self.method.joint:
+                if control.stopped and not isinstance(self.method, JointMethod):
                     unfinished[start, stop] = self._not_run(start, stop)
                     continue
                 control.begin_range(start, len(self.dataset))
@@ -348,9 +348,8 @@ def _load_methods(settings: Settings) -> tuple[Method, Method | None]:
     name = settings.refine or method.refines_with
     if name == "none":
         return method, None
-    row_methods = [m for m in registered("methods") if issubclass(method_class(m), RowMethod)]
-    if name not in row_methods:
-        raise OptionError(f"cannot refine with '{name}'; {nearest(name, [*row_methods, 'none'])}")
+    if not issubclass(method_class(name), RowMethod):
+        raise OptionError(f"cannot refine with '{name}', which is no row method; use bfgs, gd or none")
     return method, load_method(name, {}, seed=settings.seed)
 
 

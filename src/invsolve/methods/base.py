@@ -1,7 +1,8 @@
-"""What a method is: options, an optional joint fit over all examples, and a solve by rows."""
+"""What a method is: options, and a solve by rows; the row methods, which are state machines run by the engine."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,12 +31,10 @@ class Budget:
         return torch.full((problem.n,), most, dtype=torch.int64, device=problem.device)
 
 
-class Method:
-    """A way to solve rows. Subclasses set `name` and `Options`, and define `solve`, and `fit` if they learn jointly."""
+class Method(ABC):
+    """A way to solve rows. Subclasses set `name` and `Options`, and define `solve`."""
 
     name: ClassVar[str]
-    joint: ClassVar[bool] = False
-    """Whether `fit` must see all examples before any range of rows is solved."""
     refines_with: ClassVar[str] = "none"
     """The row method that polishes this method's solutions unless the user says otherwise."""
 
@@ -46,12 +45,9 @@ class Method:
         self.seed = seed
         self.options = parse_options(type(self).Options, options or {}, f"method '{self.name}'")
 
-    def fit(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> None:
-        """Learn from all n examples at once, whose losses (n,) at x0 are known; nothing to do unless `joint`."""
-
+    @abstractmethod
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
         """Solutions of the problem's rows, started from z0 (n, d), each independent of the other rows."""
-        raise NotImplementedError(f"method {self.name} defines no solve")
 
 
 class RowOptions(BaseOptions):
@@ -69,9 +65,9 @@ class RowOptions(BaseOptions):
 class RowMethod(Method):
     """A method that is a state machine of its rows, run by the engine."""
 
+    @abstractmethod
     def stepper(self, problem: Problem) -> RowStepper[Any]:
         """The mathematics, for this problem's bounds, device and dtype."""
-        raise NotImplementedError(f"method {self.name} defines no stepper")
 
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
         return run_rows(

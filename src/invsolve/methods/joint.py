@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,18 +16,18 @@ from invsolve.problem import Problem
 class JointMethod(Method):
     """Subclasses define `train`; what it finds for row i is the solution of example i."""
 
-    joint = True
     refines_with = "bfgs"
 
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
         super().__init__(options, seed=seed)
         self.fitted: RowResults | None = None
 
+    @abstractmethod
     def train(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         """The best z of every row (n, d) over the training; where none beats `initial_loss` (n,), the start."""
-        raise NotImplementedError(f"method {self.name} defines no train")
 
     def fit(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> None:
+        """Learn from all n examples at once, whose losses (n,) at x0 are known, before any range is solved."""
         self.fitted = self.train(problem, initial_loss, budget, control)
 
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
