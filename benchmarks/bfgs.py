@@ -1,6 +1,6 @@
 """Batched BFGS against a loop of SciPy's BFGS over the same torch model, on one core.
 
-    python benchmarks/bfgs.py [MODEL ...] [--seeds K] [--out TABLE.md]
+    python -m benchmarks.bfgs [MODEL ...] [--seeds K] [--out TABLE.md]
 
 Both start from the same x0 with the same tolerance (1e-5 on the gradient). SciPy gets the loss and gradient of one
 example at a time from autograd, as a user's loop would. Times are whole solves; ours includes reading, scoring and all.
@@ -9,13 +9,12 @@ A NaN of SciPy's counts as +∞ in `solved`, and is left out of both means, whic
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import scipy.optimize
 import torch
+from benchmarks.table import run_table
 
 import invsolve
 from invsolve.analysis.summary import is_solved
@@ -45,7 +44,7 @@ def scipy_loop(data: invsolve.Dataset) -> tuple[np.ndarray, float, float]:
     return np.array([f.fun for f in fits]), seconds, float(np.mean([f.nfev for f in fits]))
 
 
-def measure(name: str, seed: int) -> str:
+def measure(name: str, seed: int) -> tuple[object, ...]:
     """One row of the table."""
     data = invsolve.generate(name, SIZES[name], seed=seed)
     run = Run(data, None, {}, Settings("bfgs"))
@@ -57,35 +56,18 @@ def measure(name: str, seed: int) -> str:
     loss_true = run.loss_true()
     finite = np.isfinite(theirs)
     their_solved = np.mean(theirs <= 1.05 * loss_true + 1e-3 * ours.loss_initial)
-    cells = (
+    return (
         name, len(data), seed, f"{scipy_seconds:.2f}", f"{seconds:.3f}", f"**{scipy_seconds / seconds:.0f} ×**",
         f"≥ {GOALS[name]} ×", f"{theirs[finite].mean():.4g}", f"{ours.loss[finite].mean():.4g}", int((~finite).sum()),
         f"{their_solved:.3f}", f"{is_solved(ours, loss_true).mean():.3f}",
         f"{scipy_evaluations:.1f}", f"{ours.evaluations.mean():.1f}",
     )  # fmt: skip
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=list(SIZES))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    lines = [
-        "| model | n | seed | SciPy, s | invsolve, s | ratio | goal | SciPy mean loss | invsolve mean loss | "
-        "SciPy NaN | SciPy solved | invsolve solved | SciPy evals | invsolve evals |",
-        "|" + " --- |" * 14,
-    ]
-    print("\n".join(lines))
-    for name in arguments.models:
-        for seed in range(arguments.seeds):
-            lines.append(measure(name, seed))
-            print(lines[-1], flush=True)
-    if arguments.out:
-        arguments.out.write_text("\n".join(lines) + "\n")
-
+COLUMNS = (
+    "model", "n", "seed", "SciPy, s", "invsolve, s", "ratio", "goal", "SciPy mean loss", "invsolve mean loss",
+    "SciPy NaN", "SciPy solved", "invsolve solved", "SciPy evals", "invsolve evals",
+)  # fmt: skip
 
 if __name__ == "__main__":
-    main()
+    run_table(__doc__.splitlines()[0], COLUMNS, list(SIZES), measure, first=0)

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from invsolve.data.solution import Status
 from invsolve.errors import PipeClosed
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def show_solution(summary: Mapping[str, Any]) -> None:
         losses.add_row(label, *(number(summary[key][q]) for q in ("mean", "median", "p90", "max")))
     console.print(losses)
     console.print(_status_line(summary["status"]))
+    for status in Status:
+        if summary["status"][status.name.lower()] and status is not Status.CONVERGED:
+            console.print(f"{status.name.lower()}: {status.reason}", style="dim")
     evaluations, gradients = (summary[what]["mean"] for what in ("evaluations", "gradients"))
     work = f"{evaluations:.1f} evaluations and {gradients:.1f} gradients per example"
     console.print(f"{work}, {duration(summary['seconds'])} in all")

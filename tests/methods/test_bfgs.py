@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from benchmarks.bfgs import scipy_loop
 from torch import Tensor
 
 import invsolve
@@ -28,26 +29,11 @@ def test_curved_valleys_are_followed_to_their_end() -> None:
     assert solution.evaluations.max() < 150
 
 
-def scipy_losses(data: Dataset, model: ForwardModel) -> np.ndarray:
-    targets = torch.from_numpy(np.asarray(data.targets))
-    identifiers = None if data.identifiers is None else torch.from_numpy(np.asarray(data.identifiers))
-    x0 = model.initial_guess(targets, identifiers).numpy()
-
-    def value_and_gradient(x: np.ndarray, i: int) -> tuple[float, np.ndarray]:
-        z = torch.from_numpy(x)[None].requires_grad_()
-        y = model(z, None if identifiers is None else identifiers[i : i + 1])
-        loss = 0.5 * (y[0] - targets[i]).square().sum()
-        return loss.item(), torch.autograd.grad(loss, z)[0][0].numpy()
-
-    fits = [scipy.optimize.minimize(value_and_gradient, x0[i], (i,), "BFGS", jac=True) for i in range(len(x0))]
-    return np.array([fit.fun for fit in fits])
-
-
 @pytest.mark.parametrize("name", ["wave-packet", "billiards"])
 def test_never_worse_than_scipy_in_mean_loss(name: str) -> None:
     """Kuramoto–Sivashinsky takes SciPy minutes, and NaN in one row of three: see benchmarks/bfgs.py."""
     data = invsolve.generate(name, 256, seed=21)
-    theirs = scipy_losses(data, invsolve.load_model(name))
+    theirs, _, _ = scipy_loop(data)
     ours = invsolve.solve(data, method="bfgs").loss
     assert ours.mean() <= theirs.mean() * (1 + 1e-6)
 
