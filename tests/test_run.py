@@ -121,7 +121,9 @@ def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     invsolve.write_dataset(tmp_path / "o.h5", other, overwrite=True)
     with pytest.raises(invsolve.DataError, match="an invsolve-solution file is needed"):
         invsolve.solve(data, model, out=tmp_path / "o.h5", resume=True)
-    (tmp_path / "o.h5").unlink()
+    (tmp_path / "o.h5").unlink()  # as after a kill: the folder alone tells whose run it was
+    with pytest.raises(invsolve.OutputError, match="cannot resume .*o.h5.parts: its seed was 0, now 1"):
+        invsolve.solve(data, model, out=tmp_path / "o.h5", resume=True, seed=1)
     with pytest.raises(invsolve.OutputError, match="an unfinished run with 1 finished ranges"):
         invsolve.solve(data, model, out=tmp_path / "o.h5")
     done = invsolve.solve(data, "billiards", out=tmp_path / "o.h5", overwrite=True)
