@@ -11,7 +11,8 @@ from torch import Tensor
 
 import invsolve
 from invsolve.data.dataset import Dataset
-from invsolve.models.base import ForwardModel, Identifiers, Parameter
+from invsolve.models.base import ForwardModel, Identifiers
+from invsolve.models.parameters import Parameter
 from invsolve.problem import Problem, solution_shape
 from invsolve.registry import load_model
 

@@ -12,7 +12,7 @@ from pydantic import Field
 import invsolve
 from invsolve.config import duration_seconds, load_config
 from invsolve.inspection import describe_method, list_entries
-from invsolve.models.base import Normal, Parameter, Uniform
+from invsolve.models.parameters import Normal, Parameter, Uniform
 from invsolve.options import Options, describe_options, parse_options
 from invsolve.registry import METHODS, MODELS, registered
 

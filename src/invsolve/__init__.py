@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from invsolve.errors import OptionError as OptionError
     from invsolve.errors import OutputError as OutputError
     from invsolve.models.base import ForwardModel as ForwardModel
-    from invsolve.models.base import Normal as Normal
-    from invsolve.models.base import Parameter as Parameter
-    from invsolve.models.base import Uniform as Uniform
+    from invsolve.models.parameters import Normal as Normal
+    from invsolve.models.parameters import Parameter as Parameter
+    from invsolve.models.parameters import Uniform as Uniform
     from invsolve.options import Options as Options
     from invsolve.pipeline import Comparison as Comparison
     from invsolve.pipeline import compare as compare
@@ -41,7 +41,8 @@ _HOMES = {
     "invsolve.data.solution": ("Solution", "Status"),
     "invsolve.data.store": ("read_dataset", "read_solution", "write_dataset", "write_solution"),
     "invsolve.errors": ("DataError", "InvsolveError", "ModelError", "OptionError", "OutputError"),
-    "invsolve.models.base": ("ForwardModel", "Normal", "Parameter", "Uniform"),
+    "invsolve.models.base": ("ForwardModel",),
+    "invsolve.models.parameters": ("Normal", "Parameter", "Uniform"),
     "invsolve.options": ("Options",),
     "invsolve.pipeline": ("Comparison", "compare", "compare_solutions", "generate", "solve"),
     "invsolve.registry": ("load_model",),

@@ -115,7 +115,7 @@ def _make_model(cls: type[ForwardModel], name: str, options: dict[str, Any]) -> 
         ModelError: its code raises, or its parameters are none.
         OptionError: an option is unknown or has an unusable value.
     """
-    from invsolve.models.base import Parameter
+    from invsolve.models.parameters import Parameter
 
     cls.name = name
     try:

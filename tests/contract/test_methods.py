@@ -14,7 +14,8 @@ import invsolve
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
 from invsolve.methods.base import RowMethod
-from invsolve.models.base import ForwardModel, Identifiers, Parameter
+from invsolve.models.base import ForwardModel, Identifiers
+from invsolve.models.parameters import Parameter
 from invsolve.registry import method_class, registered
 from tests.conftest import quadratic
 

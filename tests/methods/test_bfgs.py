@@ -12,7 +12,8 @@ from torch import Tensor
 import invsolve
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
-from invsolve.models.base import ForwardModel, Identifiers, Parameter
+from invsolve.models.base import ForwardModel, Identifiers
+from invsolve.models.parameters import Parameter
 
 
 def rosenbrock(x: Tensor, identifiers: Tensor | None) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from invsolve.models.base import ForwardModel, Identifiers, Parameter
+from invsolve.models.base import ForwardModel, Identifiers
+from invsolve.models.parameters import Parameter
 from invsolve.options import Options as BaseOptions
 
 

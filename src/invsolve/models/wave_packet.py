@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from invsolve.models.base import ForwardModel, Identifiers, Parameter, Uniform
+from invsolve.models.base import ForwardModel, Identifiers
+from invsolve.models.parameters import Parameter, Uniform
 from invsolve.options import Options as BaseOptions
 
 
