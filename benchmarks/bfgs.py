@@ -18,7 +18,8 @@ from benchmarks.table import run_table
 
 import invsolve
 from invsolve.analysis.summary import is_solved
-from invsolve.run import Run, Settings
+from invsolve.run import Run
+from invsolve.settings import Settings
 
 SIZES = {"wave-packet": 1024, "billiards": 1024, "kuramoto-sivashinsky": 256}
 GOALS = {"wave-packet": 8, "billiards": 50, "kuramoto-sivashinsky": 10}

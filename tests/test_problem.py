@@ -210,3 +210,14 @@ def test_integer_identifiers_stay_integers() -> None:
 
     data = Dataset(targets=np.full((3, 1), 8.0), identifiers=np.array([0, 1, 2]), x0=np.ones((3, 1)))
     np.testing.assert_allclose(invsolve.solve(data, lookup).x.ravel(), [8, 4, 2], atol=1e-4)
+
+
+def test_a_model_that_mixes_rows_is_refused() -> None:
+    data = Dataset(targets=np.zeros((5, 3)), x0=np.linspace(0, 1, 15).reshape(5, 3))
+
+    def centred(x: Tensor, identifiers: None) -> Tensor:
+        return x - x.mean(0)
+
+    for method in ("bfgs", "jpo"):
+        with pytest.raises(invsolve.ModelError, match="mixes rows: y of example 0 depends on x of example 1"):
+            invsolve.solve(data, centred, method)

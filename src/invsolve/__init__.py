@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from invsolve.pipeline import generate as generate
     from invsolve.pipeline import solve as solve
     from invsolve.registry import load_model as load_model
-    from invsolve.run import Settings as Settings
+    from invsolve.settings import Settings as Settings
 
 _HOMES = {
     "invsolve.data.dataset": ("Dataset",),
@@ -46,7 +46,7 @@ _HOMES = {
     "invsolve.options": ("Options",),
     "invsolve.pipeline": ("Comparison", "compare", "compare_solutions", "generate", "solve"),
     "invsolve.registry": ("load_model",),
-    "invsolve.run": ("Settings",),
+    "invsolve.settings": ("Settings",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

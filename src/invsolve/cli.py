@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -20,7 +21,7 @@ from invsolve.shell import UNSATISFIED, resume_command, run_command_line, watche
 
 if TYPE_CHECKING:
     from invsolve.data.dataset import Dataset
-    from invsolve.run import Settings
+    from invsolve.settings import Settings
 
 app = typer.Typer(
     name="invsolve",
@@ -76,6 +77,9 @@ TimeLimit = Annotated[
 BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="examples in one batched call, at most")]
 AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no messages")]
+Prior = Annotated[
+    bool, typer.Option("--prior", help="add the penalty of the parameters' priors; it is told as loss_prior")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
 Targets = Annotated[str, typer.Option("--targets", metavar="PATH", help="dataset inside the file")]
 Identifiers = Annotated[str, typer.Option("--identifiers", metavar="PATH", help="dataset or group inside the file")]
@@ -110,6 +114,10 @@ def solve(
     max_evaluations: MaxEvaluations = None,
     time_limit: TimeLimit = None,
     batch_size: BatchSize = 1024,
+    prior: Prior = False,
+    covariance: Annotated[
+        bool, typer.Option("--covariance", help="standard errors and identifiability of each solution")
+    ] = False,
     targets: Targets = "targets",
     identifiers: Identifiers = "identifiers",
     x0: X0 = "x0",
@@ -129,8 +137,12 @@ def solve(
     from invsolve.run import Run
 
     _no_table_of_one_method(ctx)
-    settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size)
-    settings = _with_method(settings, method, _assigned(ctx, "options", option, "-O"))
+    settings = replace(
+        _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, prior),
+        method=method,
+        method_options=_assigned(ctx, "options", option, "-O"),
+        covariance=covariance,
+    )
     dataset = _dataset(data, targets, identifiers, x0, sigma)
     target = out or data.with_name(f"{data.stem}.{method}.h5")
     with watched(quiet) as (control, signals):
@@ -174,6 +186,7 @@ def compare(
     max_evaluations: MaxEvaluations = None,
     time_limit: TimeLimit = None,
     batch_size: BatchSize = 1024,
+    prior: Prior = False,
     targets: Targets = "targets",
     identifiers: Identifiers = "identifiers",
     x0: X0 = "x0",
@@ -190,7 +203,7 @@ def compare(
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
         names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
-        settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size)
+        settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, prior)
         options = _assigned_by_method(ctx, names, option)
         with watched(quiet) as (control, signals):
             comparison = pipeline.compare(
@@ -303,8 +316,9 @@ def _settings(
     max_evaluations: int | None,
     time_limit: str | None,
     batch_size: int,
+    prior: bool,
 ) -> Settings:
-    from invsolve.run import Settings
+    from invsolve.settings import Settings
 
     return Settings(
         refine=refine,
@@ -314,13 +328,8 @@ def _settings(
         max_evaluations=max_evaluations,
         time_limit=None if time_limit is None else duration_seconds(time_limit),
         batch_size=batch_size,
+        prior=prior,
     )
-
-
-def _with_method(settings: Settings, method: str, options: dict[str, Any]) -> Settings:
-    from dataclasses import replace
-
-    return replace(settings, method=method, method_options=options)
 
 
 def _dataset(path: Path, targets: str, identifiers: str, x0: str, sigma: str) -> Dataset:

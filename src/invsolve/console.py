@@ -16,11 +16,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from invsolve.data.solution import Status
+from invsolve.data.solution import Identifiability, Status
 from invsolve.errors import PipeClosed
 
 if TYPE_CHECKING:
     from invsolve.engine import Progress
+
+MOST_PARAMETERS = 32  # that a table shows one by one
 
 
 class _Output(Console):
@@ -54,7 +56,13 @@ def show_solution(summary: Mapping[str, Any]) -> None:
     losses = _table("", "mean", "median", "90 %", "max")
     for label, key in (("loss at x_initial", "loss_initial"), ("loss", "loss")):
         losses.add_row(label, *(number(summary[key][q]) for q in ("mean", "median", "p90", "max")))
+    if "loss_prior" in summary:
+        losses.add_row("prior's penalty", *(number(summary["loss_prior"][q]) for q in ("mean", "median", "p90", "max")))
+    if "reduced_chi2" in summary:
+        losses.add_row("reduced χ²", *(number(summary["reduced_chi2"][q]) for q in ("mean", "median", "p90", "max")))
     console.print(losses)
+    if "uncertainty" in summary:
+        _show_uncertainty(console, summary["uncertainty"])
     console.print(_status_line(summary["status"]))
     for status in Status:
         if summary["status"][status.name.lower()] and status is not Status.CONVERGED:
@@ -66,6 +74,27 @@ def show_solution(summary: Mapping[str, Any]) -> None:
         console.print(f"solved {summary['solved']:.1%} of the examples (x_true is known)")
     if summary["out"]:
         console.print(f"written to {escape(str(summary['out']))}", soft_wrap=True)
+
+
+def _show_uncertainty(console: Console, uncertainty: Mapping[str, Any]) -> None:
+    """Standard errors, a row a parameter, with what is wrong in words for those that the data do not determine."""
+    kinds = [k for k in Identifiability if k is not Identifiability.DETERMINED]
+    names = [k.name.lower() for k in kinds]
+    parameters = uncertainty["parameters"]
+    seen = [name for name in names if any(p[name] for p in parameters.values())]
+    table = _table("parameter", "std error", "determined", *(name.replace("_", " ") for name in seen))
+    for name, p in list(parameters.items())[:MOST_PARAMETERS]:
+        table.add_row(escape(name), number(p["std_error"]), str(p["determined"]), *(str(p[k]) for k in seen))
+    console.print(table)
+    if len(parameters) > MOST_PARAMETERS:
+        console.print(f"… and {len(parameters) - MOST_PARAMETERS} more", style="dim")
+    for kind, name in zip(kinds, names, strict=True):
+        if name in seen:
+            console.print(f"{name.replace('_', ' ')}: {kind.reason}", style="dim")
+    condition = uncertainty["condition_number"]
+    console.print(
+        f"condition number of the Jacobian: median {number(condition['median'])}, max {number(condition['max'])}"
+    )
 
 
 def show_comparison(comparison: Mapping[str, Any]) -> None:

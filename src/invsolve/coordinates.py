@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from invsolve.models.base import ForwardModel
+from invsolve.models.parameters import Parameter
 
 
 class Coordinates:
     """x = s·z, or x = exp(s·z) for parameters on a log scale, with s the parameter's typical change.
 
     A step of length one is then a step that matters, for every parameter and whatever its unit. x and z are flat,
-    (b, d). Bounds are kept: z within [lower, upper] gives x within the model's bounds to the last bit.
+    (b, d). Bounds are kept: z within [lower, upper] gives x within the parameters' bounds to the last bit. Where the
+    components of x have no names, x = z.
     """
 
-    def __init__(self, model: ForwardModel, d: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, parameters: Sequence[Parameter], d: int, device: torch.device, dtype: torch.dtype) -> None:
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, device=device, dtype=dtype)
 
-        parameters = model.parameters
         if parameters:
             self.scale = column([p.typical for p in parameters])
             self.is_log = torch.tensor([p.scale == "log" for p in parameters], device=device)
@@ -45,12 +47,20 @@ class Coordinates:
         x = z * self.scale
         if self._any_log:
             x = torch.where(self.is_log, torch.where(self.is_log, x, 0.0).exp(), x)
-        return x.clamp(self.x_lower, self.x_upper) if self.bounded else x
+        if not self.bounded:
+            return x
+        # On a bound to the last bit, which rounding in the scale would miss, so that it is seen as active.
+        x = torch.where(z <= self.lower, self.x_lower, x)
+        x = torch.where(z >= self.upper, self.x_upper, x)
+        return x.clamp(self.x_lower, self.x_upper)
+
+    def slope(self, x: Tensor) -> Tensor:
+        """∂x/∂z at x (b, d): (b, d), or (d,) where it is the same everywhere."""
+        return torch.where(self.is_log, self.scale * x, self.scale) if self._any_log else self.scale
 
     def gradient_to_solver(self, gradient: Tensor, x: Tensor) -> Tensor:
         """∂L/∂z (b, d) from ∂L/∂x (b, d) at x."""
-        slope = torch.where(self.is_log, self.scale * x, self.scale) if self._any_log else self.scale
-        return gradient * slope
+        return gradient * self.slope(x)
 
 
 def projected(gradient: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from typing import Any
 
 from invsolve.analysis.summary import summarize
 from invsolve.data.dataset import Dataset
-from invsolve.data.store import DATASET, SOLUTION, describe_file, read_dataset, read_solution
+from invsolve.data.hdf5 import describe_file
+from invsolve.data.store import DATASET, SOLUTION, read_dataset, read_solution
 from invsolve.errors import DataError
 from invsolve.options import describe_options
 from invsolve.registry import load_model, method_class, model_class, registered

@@ -20,7 +20,8 @@ from invsolve.engine import Control
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.registry import load_model, registered
-from invsolve.run import MANY, Run, Settings, check_seed
+from invsolve.run import Run
+from invsolve.settings import MANY, Settings, check_seed
 
 
 def solve(
@@ -37,6 +38,8 @@ def solve(
     max_evaluations: int | None = None,
     time_limit: float | None = None,
     batch_size: int = 1024,
+    prior: bool = False,
+    covariance: bool = False,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -58,6 +61,9 @@ def solve(
         max_evaluations: per example, everything included.
         time_limit: in seconds; then the best so far is returned.
         batch_size: examples in one batched call, at most. It does not change the solutions beyond rounding.
+        prior: add the penalty of the parameters' priors, which the solution tells as `loss_prior`: a Gaussian prior by
+            ½((x − mean)/std)², a uniform one as bounds.
+        covariance: compute the Gauss–Newton covariance, standard errors and identifiability of each solution.
         out: a solution file to write as well, range by range.
         overwrite: replace an existing `out`.
         resume: go on with an interrupted run that wrote to `out`.
@@ -67,8 +73,10 @@ def solve(
         InvsolveError: something asked for is not possible; its text says what, and what to do.
     """
     settings = Settings(
-        method, dict(options or {}), refine, device, dtype, seed, max_evaluations, time_limit, batch_size
-    )
+        method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
+        max_evaluations=max_evaluations, time_limit=time_limit, batch_size=batch_size, prior=prior,
+        covariance=covariance,
+    )  # fmt: skip
     run = Run(dataset, model, dict(model_options or {}), settings)
     return run.solve(None if out is None else Path(out), overwrite, resume, control)
 
@@ -184,9 +192,10 @@ def _choose_baseline(methods: Sequence[str], baseline: str | None) -> str:
 
 
 def _compared(solutions: dict[str, Solution], baseline: str, loss_true: np.ndarray | None) -> Comparison:
-    against = solutions[baseline].loss
+    against = solutions[baseline].objective
     methods = {
-        name: summarize(solution, loss_true, out=None) | compare_losses(solution.loss, against, solution.loss_initial)
+        name: summarize(solution, loss_true, out=None)
+        | compare_losses(solution.objective, against, solution.loss_initial)
         for name, solution in solutions.items()
     }
     return Comparison(baseline, len(against), methods, solutions)

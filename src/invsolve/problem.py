@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from invsolve.coordinates import Coordinates
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.errors import DataError, InvsolveError, ModelError, first_line
 from invsolve.models.base import ForwardModel, Identifiers
+from invsolve.models.parameters import Uniform
+from invsolve.penalty import Penalty
 
 
 def solution_shape(model: ForwardModel, dataset: Dataset) -> tuple[int, ...]:
@@ -76,19 +78,35 @@ class Conduct:
     proven: set[bool] = field(default_factory=set)
     """Evaluated without exception, without (False) and with a gradient (True). Until then an exception is held against
     the model rather than against a row."""
+    rows_apart: bool = False
+    """Row i of y was seen to depend on no other row of x."""
+    forward_mode: bool = True
+    """Directional derivatives can be had without a backward pass; false once the model was seen not to support it."""
     first_error: tuple[int, str] | None = None
     """The first exception that was held against a row: its example and what it said."""
+
+
+class _Gathered(NamedTuple):
+    """The data of the rows (b,) that are being evaluated."""
+
+    rows: Tensor
+    targets: Tensor
+    observed: Tensor | None
+    weight: Tensor | None
+    identifiers: Identifiers
 
 
 class Problem:
     """Some rows of a dataset under a forward model: L_i(x) and its gradient, counted per row.
 
-    Solvers see z (b, d), see `Coordinates`; `x0` (n, d) is the start in the user's flat x. `evaluations` and
-    `gradients` (n,) int64 count the rows of F computed and differentiated since the problem was made.
+    Solvers see z (b, d), see `Coordinates`, and with `prior` the sum of L_i and the prior's `Penalty`; `x0` (n, d) is
+    the start in the user's flat x. `evaluations` and `gradients` (n,) int64 count the rows of F computed and
+    differentiated since the problem was made.
 
     Raises:
-        DataError: x0 is outside the model's bounds.
-        ModelError: by any evaluation: the model raises for every row, or returns something of a wrong type or shape.
+        DataError: x0 is outside the model's bounds, or with `prior` outside of a uniform prior.
+        ModelError: by any evaluation: the model raises for every row, mixes rows, or returns something of a wrong type
+            or shape.
     """
 
     def __init__(
@@ -99,10 +117,15 @@ class Problem:
         device: torch.device,
         dtype: torch.dtype,
         conduct: Conduct | None = None,
+        *,
+        prior: bool = False,
     ) -> None:
         n, d = len(rows), math.prod(x_shape)
+        self.parameters = tuple(p.within_prior() if prior else p for p in model.parameters)
+        self.penalty = Penalty(self.parameters, device, dtype) if prior else None
         self.model, self.x_shape, self.device, self.dtype = model, x_shape, device, dtype
         self.start, self.n, self.d = rows.start, n, d
+        self.has_sigma = rows.sigma is not None
         self.y_shape = rows.targets.shape[1:]
         self._strict_dtype = True
         self.conduct = Conduct() if conduct is None else conduct
@@ -114,11 +137,11 @@ class Problem:
         self.targets = targets.to(device, dtype)
         self.weight = self._weights(rows)
         self.identifiers = self._identifiers(rows)
-        self.coordinates = Coordinates(model, d, device, dtype)
+        self.coordinates = Coordinates(self.parameters, d, device, dtype)
         self.x0 = self._start(rows).to(device, dtype)
         self.evaluations = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros(n, dtype=torch.int64, device=device)
-        self._gathered: tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None, Identifiers]] | None = None
+        self._gathered: _Gathered | None = None
 
     def _weights(self, rows: Rows) -> Tensor | None:
         if rows.sigma is None:
@@ -128,9 +151,10 @@ class Problem:
 
     def _identifiers(self, rows: Rows) -> Identifiers:
         def tensor(array: np.ndarray) -> Tensor:
-            # Integers may be indices of the user's, so they stay integers.
-            t = torch.from_numpy(np.ascontiguousarray(array))
-            return t.to(self.device, self.dtype) if t.is_floating_point() else t.to(self.device)
+            if array.dtype.kind == "f":
+                return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64)).to(self.device, self.dtype)
+            # Integers may be indices of the user's, so they stay integers; torch computes with signed ones only.
+            return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(self.device)
 
         if isinstance(rows.identifiers, dict):
             return {k: tensor(v) for k, v in rows.identifiers.items()}
@@ -143,12 +167,14 @@ class Problem:
         else:
             start = self._guess()
         start = start.reshape(self.n, self.d)
-        for j, p in enumerate(self.model.parameters):
+        for j, p in enumerate(self.parameters):
             outside = (start[:, j] < p.lower) | (start[:, j] > p.upper)
             if bool(outside.any()):
                 i = int(outside.nonzero()[0])
+                what = "x0" if rows.x0 is not None else f"the initial guess of model '{self.model.name}'"
+                limits = "bounds" if self.penalty is None else "bounds and prior"
                 raise DataError(
-                    f"x0 of example {self.start + i} has {p.name} = {start[i, j]:g}, outside the bounds "
+                    f"{what} of example {self.start + i} has {p.name} = {start[i, j]:g}, outside the {limits} "
                     f"[{p.lower:g}, {p.upper:g}]; move it inside"
                 )
         return start
@@ -166,6 +192,10 @@ class Problem:
                 f"initial_guess of model '{self.model.name}' has shape {tuple(start.shape)}; "
                 f"{(self.n, *self.x_shape)} is needed for these data"
             )
+        if self.penalty is not None:  # the model guesses without regard to its priors
+            for j, p in enumerate(self.parameters):
+                if isinstance(p.prior, Uniform):
+                    start[:, j].clamp_(p.lower, p.upper)
         return start
 
     def slice(self, start: int, stop: int) -> Problem:
@@ -183,32 +213,40 @@ class Problem:
         """The same rows at full precision, sharing this problem's counts; what the evaluator scores with."""
         if self.dtype == torch.float64:
             return self
-        exact = Problem(self.model, rows, self.x_shape, self.device, torch.float64, self.conduct)
+        prior = self.penalty is not None
+        exact = Problem(self.model, rows, self.x_shape, self.device, torch.float64, self.conduct, prior=prior)
         exact.evaluations, exact.gradients, exact._strict_dtype = self.evaluations, self.gradients, False
         return exact
 
     def evaluate(self, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (b,) and ∂L/∂z (b, d) of the rows (b,) at z (b, d), for a solver.
+        """Loss (b,), the prior's penalty included, and ∂L/∂z (b, d) of the rows (b,) at z (b, d), for a solver.
 
         Where F or its gradient fails, or nothing was observed, the loss is +inf and the gradient 0.
         """
         x = self.coordinates.to_user(z)
         loss, gradient = self.evaluate_user(rows, x)
+        if self.penalty is not None:
+            loss, gradient = loss + self.penalty.loss(x), gradient + self.penalty.gradient(x)
         # One test for both: NaN and Inf stay so in a sum, and a product with zero makes either NaN.
         finite = torch.isfinite(loss + (gradient * 0).sum(1))
         gradient = self.coordinates.gradient_to_solver(gradient, x)
         return loss.masked_fill(~finite, torch.inf), gradient.masked_fill(~finite[:, None], 0.0)
 
     def evaluate_user(self, rows: Tensor, x: Tensor, *, differentiate: bool = True) -> tuple[Tensor, Tensor]:
-        """Loss (b,) and ∂L/∂x (b, d) at the user's x (b, d), as they are; the loss +inf where F fails.
+        """Loss (b,) of the data alone and ∂L/∂x (b, d) at the user's x (b, d), as they are.
 
-        Where only the gradient fails it holds NaN or Inf. Unless `differentiate`, it is 0.
+        The loss is +inf where F fails. Where only the gradient fails it holds NaN or Inf;
+        unless `differentiate` it is 0.
         """
         loss, gradient = self._attempt(rows, x, differentiate)
-        self.evaluations.index_add_(0, rows, torch.ones_like(rows))
-        if differentiate:
-            self.gradients.index_add_(0, rows, torch.ones_like(rows))
+        self.count(rows, evaluations=1, gradients=int(differentiate))
         return torch.where(torch.isfinite(loss), loss, torch.inf), gradient
+
+    def count(self, rows: Tensor, *, evaluations: int, gradients: int) -> None:
+        """Add what was computed of each of the rows (b,)."""
+        self.evaluations.index_add_(0, rows, torch.full_like(rows, evaluations))
+        if gradients:
+            self.gradients.index_add_(0, rows, torch.full_like(rows, gradients))
 
     def _attempt(self, rows: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
         """One batched evaluation; where the model raises, the batch is halved until the guilty rows stand alone."""
@@ -230,34 +268,51 @@ class Problem:
         return result
 
     def _loss_and_gradient(self, rows: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
-        targets, observed, weight, identifiers = self._gather(rows)
-        with torch.set_grad_enabled(differentiate):
-            x = x.detach().requires_grad_(differentiate)
-            y = self.model(x.reshape(len(rows), *self.x_shape), identifiers)
-            self._check_output(y, x)
-            residual = y.reshape(len(rows), -1).to(self.dtype) - targets
-            if observed is not None:
-                residual = torch.where(observed, residual, 0.0)
-            if weight is not None:
-                residual = residual * weight
-            loss = 0.5 * residual.square().sum(1)
+        # The first scoring, which needs no gradient, has one made for what it tells of the model.
+        probing = not differentiate and not self.conduct.rows_apart and len(rows) > 1
+        with torch.set_grad_enabled(differentiate or probing):
+            x = x.detach().requires_grad_(differentiate or probing)
+            y = self._predict(rows, x)
+            loss = 0.5 * self._weighted(rows, y).square().sum(1)
             if self.blank is not None:
                 loss = loss.masked_fill(self.blank[rows], torch.inf)
+        if probing:
+            self._check_rows_apart(y, x)
         if not differentiate:
-            return loss, torch.zeros_like(x)
+            return loss.detach(), torch.zeros_like(x)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
         return loss.detach(), gradient
 
-    def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Identifiers]:
+    def residual(self, rows: Tensor, x: Tensor) -> Tensor:
+        """(F − y*) / σ, (b, m), at the user's x (b, d), zero where nothing was observed; differentiable, not counted.
+
+        Rows may be repeated.
+        """
+        return self._weighted(rows, self._predict(rows, x))
+
+    def _predict(self, rows: Tensor, x: Tensor) -> Tensor:
+        y: Tensor = self.model(x.reshape(len(rows), *self.x_shape), self._gather(rows).identifiers)
+        self._check_output(y, x)
+        return y
+
+    def _weighted(self, rows: Tensor, y: Tensor) -> Tensor:
+        data = self._gather(rows)
+        residual = y.reshape(len(rows), -1).to(self.dtype) - data.targets
+        if data.observed is not None:
+            residual = torch.where(data.observed, residual, 0.0)
+        return residual if data.weight is None else residual * data.weight
+
+    def _gather(self, rows: Tensor) -> _Gathered:
         # Many rounds in a row ask for the same rows: gather their data once.
-        if self._gathered is None or self._gathered[0] is not rows:
+        if self._gathered is None or self._gathered.rows is not rows:
 
             def pick(t: Tensor | None) -> Tensor | None:
                 return None if t is None else t[rows]
 
-            data = self.targets[rows], pick(self.observed), pick(self.weight), _apply(self.identifiers, pick)
-            self._gathered = (rows, data)
-        return self._gathered[1]
+            self._gathered = _Gathered(
+                rows, self.targets[rows], pick(self.observed), pick(self.weight), _apply(self.identifiers, pick)
+            )
+        return self._gathered
 
     def _check_output(self, y: object, x: Tensor) -> None:
         name, given = self.model.name, (len(x), *self.x_shape)
@@ -279,6 +334,23 @@ class Problem:
                 f"model '{name}' returned a tensor with no gradient to x; write it in differentiable torch operations "
                 f"(no .detach(), .item() or NumPy inside)"
             )
+
+    def _check_rows_apart(self, y: Tensor, x: Tensor) -> None:
+        """See that the first row's y depends on no other row of x: where it does not, that gradient is exactly zero."""
+        # Weights without a symmetry, in which the parts of a normalization could cancel.
+        weight = torch.cos(torch.arange(y[0].numel(), device=y.device, dtype=y.dtype)).reshape(y[0].shape)
+        try:
+            (gradient,) = torch.autograd.grad((y[0] * weight).sum(), x)
+        except Exception:  # a model without this gradient has its say where the gradient is needed
+            return
+        size = gradient.abs().amax(1)
+        other = int(size[1:].argmax()) + 1
+        if bool(size[other] > 1e-6 * size[0]):
+            raise ModelError(
+                f"model '{self.model.name}' mixes rows: y of example {self.start} depends on x of example "
+                f"{self.start + other}; row i of y must depend on row i alone (look for a sum or mean over axis 0)"
+            )
+        self.conduct.rows_apart = bool(torch.isfinite(size).all())
 
     def _raises_everywhere(self, differentiate: bool) -> bool:
         """Whether none of up to 64 rows can be evaluated alone at its start."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import platform
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,42 +18,23 @@ import numpy as np
 import torch
 
 from invsolve._version import __version__
-from invsolve.analysis.evaluate import evaluate
+from invsolve.analysis.evaluate import Score, evaluate
+from invsolve.analysis.uncertainty import MOST_UNKNOWNS, Uncertainty, reduced_chi2, uncertainty
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, range_name, refuse_other_run
-from invsolve.data.solution import COLUMNS, Solution, Status
+from invsolve.data.solution import Solution, Status
 from invsolve.data.store import read_dataset, read_solution
 from invsolve.engine import Control, RowResults
 from invsolve.errors import ModelError, OptionError, OutputError
+from invsolve.jacobian import jacobian_cost
 from invsolve.methods.base import Budget, Method, RowMethod
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem, solution_shape
 from invsolve.registry import load_method, method_class, model_of
+from invsolve.settings import LEAST_EVALUATIONS, Settings, check_limits, choose_device, choose_dtype
 
 RANGE = 4096  # examples that are solved and written as one piece
-MANY = 10**9  # of examples in a batch, or evaluations of one: above, it is a slip of the pen
-LEAST_EVALUATIONS = 3  # the start and the result are scored, and in between something must happen
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to solve: everything of a run but the data and the model.
-
-    `method_options` are those of the method, by name. `max_evaluations` is per example and covers everything; None
-    leaves the end to the method. `time_limit` is in seconds. `refine` is "none" or a row method, None the method's own
-    choice.
-    """
-
-    method: str = "bfgs"
-    method_options: Mapping[str, Any] = field(default_factory=dict)
-    refine: str | None = None
-    device: str = "auto"
-    dtype: str = "float64"
-    seed: int = 0
-    max_evaluations: int | None = None
-    time_limit: float | None = None
-    batch_size: int = 1024
 
 
 class Run:
@@ -68,12 +49,13 @@ class Run:
     ) -> None:
         self.settings = settings
         self.method, self.refiner = _load_methods(settings)
-        self.device, self.dtype = _device(settings.device), _dtype(settings.dtype)
-        _check_limits(settings)
+        self.device, self.dtype = choose_device(settings.device), choose_dtype(settings.dtype)
+        check_limits(settings)
         self.dataset = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
         self.model = model_of(self.dataset, model, model_options)
         self.x_shape = solution_shape(self.model, self.dataset)
         self.conduct = Conduct()  # of the model, over all ranges
+        self._check_extras()
         self._fitted_problem: Problem | None = None
         self._loss_initial: np.ndarray | None = None
 
@@ -106,8 +88,8 @@ class Run:
                 if not unfinished:
                     pieces.remove()
             else:
-                columns = list(blocks)
-                joined = {k: np.concatenate([c[k] for _, c in columns]) for k in COLUMNS}
+                columns = [c for _, c in blocks]
+                joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
                 solution = Solution(**joined, attributes=attributes, parameters=self._parameters())
         return solution
 
@@ -146,7 +128,7 @@ class Run:
             if bool(torch.isinf(initial.loss).all()):
                 raise ModelError(self._nothing_finite())
             control.begin_range(0, len(self.dataset))
-            method.fit(problem, initial.loss.to(self.dtype), self._budget(), control)
+            method.fit(problem, initial.objective.to(self.dtype), self._budget(), control)
             assert method.fitted is not None
             kept = method.fitted.to_columns() | {
                 "loss_initial": initial.loss.cpu().numpy(),
@@ -178,6 +160,7 @@ class Run:
         x = exact.coordinates.to_user(results.z.double())
         score = evaluate(exact, x, batch)
         status = results.status.masked_fill(torch.isinf(score.loss), int(Status.NONFINITE))
+        more = self._extras(exact, x, score)  # before the counts are read
         return {
             "x": self._shaped(x),
             "loss": score.loss.cpu().numpy(),
@@ -189,10 +172,35 @@ class Run:
             "grad_norm": score.grad_norm.cpu().numpy(),
             "x_initial": self._shaped(exact.x0),
             "example": self._names(start, stop),
+            **more,
         }
 
+    def _extras(self, problem: Problem, x: torch.Tensor, score: Score) -> Columns:
+        """The columns that only some runs have."""
+        asked = self.settings.covariance
+        return self._extra_columns(
+            score.penalty,
+            reduced_chi2(problem, score.loss) if problem.has_sigma else None,
+            uncertainty(problem, x, score.loss, self.settings.batch_size) if asked else None,
+        )
+
+    def _extra_columns(self, penalty: torch.Tensor, chi2: torch.Tensor | None, found: Uncertainty | None) -> Columns:
+        columns: Columns = {}
+        if self.settings.prior:
+            columns["loss_prior"] = penalty.cpu().numpy()
+        if chi2 is not None:
+            columns["reduced_chi2"] = chi2.cpu().numpy()
+        if found is not None:
+            columns |= {
+                "covariance": found.covariance.cpu().numpy(),
+                "std_error": self._shaped(found.std_error),
+                "condition_number": found.condition_number.cpu().numpy(),
+                "identifiability": self._shaped(found.identifiability),
+            }
+        return columns
+
     def _problem(self, rows: Rows, dtype: torch.dtype) -> Problem:
-        return Problem(self.model, rows, self.x_shape, self.device, dtype, self.conduct)
+        return Problem(self.model, rows, self.x_shape, self.device, dtype, self.conduct, prior=self.settings.prior)
 
     def _not_run(self, start: int, stop: int) -> Columns:
         """Columns of examples that the run did not come to."""
@@ -209,6 +217,11 @@ class Run:
             "grad_norm": unknown,
             "x_initial": self._shaped(problem.x0),
             "example": self._names(start, stop),
+            **self._extra_columns(
+                torch.full_like(problem.targets[:, 0], torch.nan),
+                torch.full_like(problem.targets[:, 0], torch.nan) if problem.has_sigma else None,
+                Uncertainty.unknown(stop - start, problem.d) if self.settings.covariance else None,
+            ),
         }
 
     def _blocks(self, pieces: Pieces, unfinished: Mapping[tuple[int, int], Columns]) -> Iterator[tuple[int, Columns]]:
@@ -239,8 +252,35 @@ class Run:
 
     def _budget(self) -> Budget:
         most = self.settings.max_evaluations
-        # One evaluation of each row is kept back for the evaluator.
-        return Budget(None if most is None else most - 1, self.settings.batch_size, self.refiner is not None)
+        left = None if most is None else most - self._kept_back
+        return Budget(left, self.settings.batch_size, self.refiner is not None)
+
+    @property
+    def _kept_back(self) -> int:
+        """Evaluations of each row that are left for the evaluator, and for the Jacobian where it is asked for."""
+        d, m = math.prod(self.x_shape), math.prod(self.dataset.y_shape)
+        return 1 + (jacobian_cost(d, m) if self.settings.covariance else 0)
+
+    def _check_extras(self) -> None:
+        """See that prior and covariance, where asked for, make sense for this model.
+
+        Raises:
+            OptionError: no parameter has a prior, there are too many unknowns, or too few evaluations.
+        """
+        s, d = self.settings, math.prod(self.x_shape)
+        if s.prior and not any(p.prior for p in self.model.parameters):
+            raise OptionError(f"prior: model '{self.model.name}' has none; give its parameters one, or leave it out")
+        if s.covariance and d > MOST_UNKNOWNS:
+            raise OptionError(
+                f"covariance: x has {d} unknowns, and a {d} × {d} matrix for each example is too much; "
+                f"at most {MOST_UNKNOWNS}"
+            )
+        least = LEAST_EVALUATIONS - 1 + self._kept_back
+        if s.max_evaluations is not None and s.max_evaluations < least:
+            raise OptionError(
+                f"max_evaluations must be at least {least} here (scoring start and result takes two, the covariance "
+                f"{self._kept_back - 1}), found {s.max_evaluations}"
+            )
 
     def _parameters(self) -> list[dict[str, str]]:
         return [{"name": p.name, "unit": p.unit} for p in self.model.parameters]
@@ -268,6 +308,8 @@ class Run:
             "seed": s.seed,
             "dtype": s.dtype,
             "max_evaluations": "none" if s.max_evaluations is None else s.max_evaluations,
+            "prior": s.prior,
+            "covariance": s.covariance,
         }
 
     def attributes(self) -> dict[str, Any]:
@@ -351,50 +393,6 @@ def _load_methods(settings: Settings) -> tuple[Method, Method | None]:
     if not issubclass(method_class(name), RowMethod):
         raise OptionError(f"cannot refine with '{name}', which is no row method; use bfgs, gd or none")
     return method, load_method(name, {}, seed=settings.seed)
-
-
-def _device(name: str) -> torch.device:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    kind, _, index = name.partition(":")
-    if name == "cpu":
-        return torch.device("cpu")
-    if kind != "cuda" or (index and not index.isdecimal()) or name.endswith(":"):
-        raise OptionError(f"no device is called '{name}'; valid: auto, cpu, cuda, cuda:1")
-    if int(index or 0) >= count:
-        raise OptionError(f"device '{name}' is not there: torch {torch.__version__} sees {count} CUDA devices; use cpu")
-    return torch.device(name)
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in ("float64", "float32"):
-        raise OptionError(f"no dtype is called '{name}'; valid: float64, float32")
-    return getattr(torch, name)  # type: ignore[no-any-return]
-
-
-def _check_limits(settings: Settings) -> None:
-    most = settings.max_evaluations
-    if most is not None and not LEAST_EVALUATIONS <= most <= MANY:
-        raise OptionError(
-            f"max_evaluations must be from {LEAST_EVALUATIONS} (scoring start and result takes two) to {MANY}, "
-            f"found {most}"
-        )
-    if not 1 <= settings.batch_size <= MANY:
-        raise OptionError(f"batch_size must be from 1 to {MANY}, found {settings.batch_size}")
-    check_seed(settings.seed)
-    if settings.time_limit is not None and not settings.time_limit > 0:
-        raise OptionError(f"time_limit must be > 0 seconds, found {settings.time_limit}")
-
-
-def check_seed(seed: int) -> None:
-    """See that a seed is one.
-
-    Raises:
-        OptionError: it is below 0 or above 2⁶³ − 1.
-    """
-    if not 0 <= seed < 2**63:
-        raise OptionError(f"seed must be from 0 to 2^63 - 1, found {seed}")
 
 
 def _as_stored(identity: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 import invsolve
 from invsolve.data.solution import Status
 from invsolve.pipeline import compare
-from invsolve.run import Settings
+from invsolve.settings import Settings
 
 
 def test_the_first_prediction_is_nearly_the_initial_guess() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from invsolve.analysis.summary import finite_or_none
+from invsolve.analysis.summary import finite_or_none, median
 
 RESAMPLES = 1000
 
@@ -29,7 +29,7 @@ def compare_losses(loss: np.ndarray, baseline: np.ndarray, loss_initial: np.ndar
         "tied": int((~better & ~worse).sum()),
         "worse": int(worse.sum()),
         "log10_ratio": {
-            "median": finite_or_none(_median(ratio)),
+            "median": finite_or_none(median(ratio)),
             "low": finite_or_none(low),
             "high": finite_or_none(high),
         },
@@ -39,10 +39,6 @@ def compare_losses(loss: np.ndarray, baseline: np.ndarray, loss_initial: np.ndar
 def _bootstrap_median(values: np.ndarray, seed: int) -> tuple[float, float]:
     """Percentile interval (Efron 1979) of the median over resampled examples."""
     rng = np.random.default_rng(seed)
-    medians = [_median(values[rng.integers(0, len(values), len(values))]) for _ in range(RESAMPLES)]
+    medians = [median(values[rng.integers(0, len(values), len(values))]) for _ in range(RESAMPLES)]
     low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
     return float(low), float(high)
-
-
-def _median(values: np.ndarray) -> float:
-    return float(np.quantile(values, 0.5, method="nearest"))  # an element: infinities cannot be averaged

@@ -13,10 +13,16 @@ from invsolve.problem import Problem
 
 @dataclass(frozen=True)
 class Score:
-    """Losses (n,) float64, +inf where F fails, and max-norms (n,) of ∂L/∂x in the user's units, NaN where it fails."""
+    """What x gives, float64 (n,)."""
 
-    loss: Tensor
-    grad_norm: Tensor
+    loss: Tensor  # of the data, +inf where F fails
+    penalty: Tensor  # of the prior, 0 where none is used
+    grad_norm: Tensor  # max-norm of the gradient of both in the user's units, NaN where it fails
+
+    @property
+    def objective(self) -> Tensor:
+        """What a method minimizes."""
+        return self.loss + self.penalty
 
 
 def evaluate(problem: Problem, x: Tensor, batch_size: int, *, differentiate: bool = True) -> Score:
@@ -27,10 +33,13 @@ def evaluate(problem: Problem, x: Tensor, batch_size: int, *, differentiate: boo
     """
     c = problem.coordinates
     losses, norms = [], []
+    penalty = x.new_zeros(len(x)) if problem.penalty is None else problem.penalty.loss(x)
     for rows in torch.split(torch.arange(problem.n, device=problem.device), batch_size):
         loss, gradient = problem.evaluate_user(rows, x[rows], differentiate=differentiate)
+        if problem.penalty is not None:
+            gradient = gradient + problem.penalty.gradient(x[rows])
         norm = projected(gradient, x[rows], c.x_lower, c.x_upper).abs().amax(1)
         losses.append(loss)
         known = torch.isfinite(norm) & torch.isfinite(loss) & differentiate
         norms.append(norm.masked_fill(~known, torch.nan))
-    return Score(torch.cat(losses), torch.cat(norms))
+    return Score(torch.cat(losses), penalty, torch.cat(norms))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from invsolve.data.solution import Solution
+from invsolve.data.solution import Identifiability, Solution
 
 
 def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None) -> dict[str, Any]:
@@ -25,9 +25,38 @@ def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None)
         "seconds": solution.attributes.get("seconds"),
         "out": out,
     }
+    if solution.loss_prior is not None:
+        summary["loss_prior"] = quantiles(solution.loss_prior)
+    if solution.reduced_chi2 is not None:
+        summary["reduced_chi2"] = quantiles(solution.reduced_chi2)
+    if solution.std_error is not None:
+        summary["uncertainty"] = _uncertainty(solution)
     if loss_true is not None:
         summary["solved"] = float(is_solved(solution, loss_true).mean())
     return summary
+
+
+def _uncertainty(solution: Solution) -> dict[str, Any]:
+    """Of each component of x the median standard error, and how many examples have each kind of identifiability."""
+    assert solution.std_error is not None
+    assert solution.identifiability is not None
+    assert solution.condition_number is not None
+    errors, flags = (a.reshape(len(solution), -1) for a in (solution.std_error, solution.identifiability))
+    names = [p["name"] for p in solution.parameters] or [f"x[{j}]" for j in range(errors.shape[1])]
+    return {
+        "condition_number": quantiles(solution.condition_number),
+        "parameters": {
+            name: {"std_error": finite_or_none(median(errors[:, j]))}
+            | {kind.name.lower(): int((flags[:, j] == kind).sum()) for kind in Identifiability}
+            for j, name in enumerate(names)
+        },
+    }
+
+
+def median(values: np.ndarray) -> float:
+    """An element of `values`, for infinities cannot be averaged; NaN is left out, and NaN where nothing is left."""
+    known = values[~np.isnan(values)]
+    return float(np.quantile(known, 0.5, method="nearest")) if len(known) else math.nan
 
 
 def is_solved(solution: Solution, loss_true: np.ndarray) -> np.ndarray:

@@ -33,6 +33,31 @@ _REASONS = {
 }
 
 
+class Identifiability(IntEnum):
+    """What the data tell of one parameter of one example."""
+
+    UNKNOWN = -1
+    DETERMINED = 0
+    WEAK = 1
+    SINGULAR = 2
+    AT_BOUND = 3
+
+    @property
+    def reason(self) -> str:
+        """The meaning, for a reader of the report."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Identifiability.UNKNOWN: "the Jacobian at x is not finite",
+    Identifiability.DETERMINED: "the data determine it",
+    Identifiability.WEAK: "its standard error is above what was known before: the prior's spread or half of its range, "
+    "or above 100 % on a log scale",
+    Identifiability.SINGULAR: "the data do not tell it: another value, with others changed alike, fits as well",
+    Identifiability.AT_BOUND: "it lies on a bound, where the covariance says little",
+}
+
+
 @dataclass
 class Solution:
     """Columns of a solution file (contract, section 3), all NumPy arrays with n rows, and how they came to be."""
@@ -47,6 +72,12 @@ class Solution:
     grad_norm: np.ndarray  # (n,) max-norm of ∂L/∂x at x, projected where bounds are active
     x_initial: np.ndarray  # (n, *x_shape)
     example: np.ndarray  # (n,) names, or 0..n−1
+    loss_prior: np.ndarray | None = None  # (n,) penalty of the prior at x, where `prior` was asked for
+    reduced_chi2: np.ndarray | None = None  # (n,) 2·loss over the degrees of freedom, where the data bring sigma
+    covariance: np.ndarray | None = None  # (n, d, d) Gauss–Newton, of x flattened, where asked for; with it:
+    std_error: np.ndarray | None = None  # (n, *x_shape) square roots of its diagonal
+    condition_number: np.ndarray | None = None  # (n,) of the Jacobian, per typical change of each parameter
+    identifiability: np.ndarray | None = None  # (n, *x_shape) int8, see Identifiability
     attributes: dict[str, Any] = field(default_factory=dict)
     parameters: list[dict[str, str]] = field(default_factory=list)  # name and unit of each component of x
 
@@ -58,8 +89,17 @@ class Solution:
         return {s.name.lower(): int((self.status == s).sum()) for s in Status}
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The arrays by name."""
-        return {name: getattr(self, name) for name in COLUMNS}
+        """The arrays by name, those that are there."""
+        found = {name: getattr(self, name) for name in (*COLUMNS, *OPTIONAL)}
+        return {name: values for name, values in found.items() if values is not None}
+
+    @property
+    def objective(self) -> np.ndarray:
+        """(n,) what was minimized: the loss, and with a prior its penalty."""
+        return self.loss if self.loss_prior is None else self.loss + self.loss_prior
 
 
-COLUMNS = tuple(f.name for f in fields(Solution) if f.name not in ("attributes", "parameters"))
+OPTIONAL = ("loss_prior", "reduced_chi2", "covariance", "std_error", "condition_number", "identifiability")
+"""Columns that only some solutions have."""
+COLUMNS = tuple(f.name for f in fields(Solution) if f.name not in (*OPTIONAL, "attributes", "parameters"))
+"""Columns that every solution has."""

@@ -96,7 +96,7 @@ class ForwardModel:
         if missing or not self.parameters:
             what = f"parameter '{missing[0]}' has no prior" if missing else "it names no parameters"
             raise ModelError(f"model '{self.name}' cannot be simulated: {what}")
-        return torch.stack([p.prior.sample(n, generator) for p in self.parameters if p.prior is not None], dim=1)
+        return torch.stack([p.draw(n, generator) for p in self.parameters], dim=1)
 
     def make_constants(self) -> Mapping[str, Tensor]:
         """Tensors that `forward` needs and that depend on the options alone, in float64 on the CPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 _strict = ConfigDict(extra="forbid")
+_LEAST_MASS = 1e-3  # of a prior within the bounds: below, draws would be thrown away for ever
 
 
 @dataclass(frozen=True, config=_strict)
@@ -31,9 +33,14 @@ class Uniform:
         """Half of the width."""
         return (self.high - self.low) / 2
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """n draws, (n,) float64."""
-        return self.low + (self.high - self.low) * torch.rand(n, dtype=torch.float64, generator=generator)
+    def mass(self, lower: float, upper: float) -> float:
+        """Probability of [lower, upper]."""
+        return max(0.0, min(upper, self.high) - max(lower, self.low)) / (self.high - self.low)
+
+    def sample(self, n: int, generator: torch.Generator, lower: float, upper: float) -> Tensor:
+        """n draws, (n,) float64, from the part within [lower, upper]."""
+        low, high = max(self.low, lower), min(self.high, upper)
+        return low + (high - low) * torch.rand(n, dtype=torch.float64, generator=generator)
 
 
 @dataclass(frozen=True, config=_strict)
@@ -54,9 +61,18 @@ class Normal:
         """The standard deviation."""
         return self.std
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """n draws, (n,) float64."""
-        return self.mean + self.std * torch.randn(n, dtype=torch.float64, generator=generator)
+    def mass(self, lower: float, upper: float) -> float:
+        """Probability of [lower, upper]."""
+        scale = self.std * math.sqrt(2)
+        return 0.5 * (math.erf((upper - self.mean) / scale) - math.erf((lower - self.mean) / scale))
+
+    def sample(self, n: int, generator: torch.Generator, lower: float, upper: float) -> Tensor:
+        """n draws, (n,) float64, truncated to [lower, upper] by drawing those outside again."""
+        x = self.mean + self.std * torch.randn(n, dtype=torch.float64, generator=generator)
+        while bool((outside := (x < lower) | (x > upper)).any()):
+            again = torch.randn(int(outside.sum()), dtype=torch.float64, generator=generator)
+            x[outside] = self.mean + self.std * again
+        return x
 
 
 @dataclass(frozen=True, config=_strict)
@@ -64,10 +80,12 @@ class Parameter:
     """One component of x.
 
     `initial` is the guess that solvers start from. With `scale="log"` they work on log(x); x, bounds and `initial`
-    must then be positive. `prior` is what `generate` draws from.
+    must then be positive. `prior` is what `generate` draws from, within the bounds, and what `--prior` holds solutions
+    to: a Gaussian one by a penalty, a uniform one by narrower bounds.
 
     Raises:
-        ValueError: bounds the wrong way round, `initial` outside of them, or a log scale that admits x ≤ 0.
+        ValueError: bounds the wrong way round, `initial` or (nearly) all of the prior outside of them, or a log scale
+            that admits x ≤ 0.
     """
 
     name: str
@@ -88,18 +106,42 @@ class Parameter:
             )
         if self.scale == "log" and not (self.lower >= 0 and self.initial > 0):
             raise ValueError(f"parameter '{self.name}': a log scale needs lower ≥ 0 and initial > 0")
+        if self.prior is not None and self.prior.mass(self.lower, self.upper) < _LEAST_MASS:
+            raise ValueError(f"parameter '{self.name}': its prior lies outside its bounds [{self.lower}, {self.upper}]")
         return self
+
+    @property
+    def spread(self) -> float | None:
+        """How far x may be from the middle of what is known of it: the prior's spread, else half of the range between
+        two finite bounds; None where neither is given.
+        """
+        if self.prior is not None:
+            return self.prior.spread
+        if math.isfinite(self.lower) and math.isfinite(self.upper):
+            return (self.upper - self.lower) / 2
+        return None
 
     @property
     def typical(self) -> float:
         """A change of this parameter that matters (of its logarithm where `scale="log"`): the unit of solvers' steps.
 
-        The spread of the prior, else half of the range between two finite bounds, else 1.
+        1 on a log scale; else `spread`, or 1 where there is none.
         """
-        if self.scale == "log":
-            return 1.0
-        if self.prior is not None:
-            return self.prior.spread
-        if math.isfinite(self.lower) and math.isfinite(self.upper):
-            return (self.upper - self.lower) / 2
-        return 1.0
+        return 1.0 if self.scale == "log" else self.spread or 1.0
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, (n,) float64, from the prior within the bounds.
+
+        Raises:
+            ValueError: there is no prior.
+        """
+        if self.prior is None:
+            raise ValueError(f"parameter '{self.name}' has no prior")
+        return self.prior.sample(n, generator, self.lower, self.upper)
+
+    def within_prior(self) -> Parameter:
+        """This parameter with its bounds narrowed to those of a uniform prior, and `initial` moved inside."""
+        if not isinstance(self.prior, Uniform):
+            return self
+        lower, upper = max(self.lower, self.prior.low), min(self.upper, self.prior.high)
+        return replace(self, lower=lower, upper=upper, initial=min(max(self.initial, lower), upper))

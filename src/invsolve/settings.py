@@ -1,0 +1,96 @@
+"""How to solve: what a user may set of a run beside the data and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from invsolve.errors import OptionError
+
+MANY = 10**9  # of examples in a batch, or evaluations of one: above, it is a slip of the pen
+LEAST_EVALUATIONS = 3  # the start and the result are scored, and in between something must happen
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to solve: everything of a run but the data and the model.
+
+    `method_options` are those of the method, by name. `max_evaluations` is per example and covers everything; None
+    leaves the end to the method. `time_limit` is in seconds. `refine` is "none" or a row method, None the method's own
+    choice. `prior` adds the penalty of the parameters' priors to what is minimized;
+    `covariance` asks for standard errors.
+    """
+
+    method: str = "bfgs"
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    refine: str | None = None
+    device: str = "auto"
+    dtype: str = "float64"
+    seed: int = 0
+    max_evaluations: int | None = None
+    time_limit: float | None = None
+    batch_size: int = 1024
+    prior: bool = False
+    covariance: bool = False
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called "auto", "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        OptionError: there is no such device.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    kind, _, index = name.partition(":")
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or (index and not index.isdecimal()) or name.endswith(":"):
+        raise OptionError(f"no device is called '{name}'; valid: auto, cpu, cuda, cuda:1")
+    if int(index or 0) >= count:
+        raise OptionError(f"device '{name}' is not there: torch {torch.__version__} sees {count} CUDA devices; use cpu")
+    return torch.device(name)
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """The precision called "float64" or "float32".
+
+    Raises:
+        OptionError: it is called neither.
+    """
+    if name not in ("float64", "float32"):
+        raise OptionError(f"no dtype is called '{name}'; valid: float64, float32")
+    return getattr(torch, name)  # type: ignore[no-any-return]
+
+
+def check_limits(settings: Settings) -> None:
+    """See that all numbers are within reason.
+
+    Raises:
+        OptionError: one is not.
+    """
+    most = settings.max_evaluations
+    if most is not None and not LEAST_EVALUATIONS <= most <= MANY:
+        raise OptionError(
+            f"max_evaluations must be from {LEAST_EVALUATIONS} (scoring start and result takes two) to {MANY}, "
+            f"found {most}"
+        )
+    if not 1 <= settings.batch_size <= MANY:
+        raise OptionError(f"batch_size must be from 1 to {MANY}, found {settings.batch_size}")
+    check_seed(settings.seed)
+    if settings.time_limit is not None and not settings.time_limit > 0:
+        raise OptionError(f"time_limit must be > 0 seconds, found {settings.time_limit}")
+
+
+def check_seed(seed: int) -> None:
+    """See that a seed is one.
+
+    Raises:
+        OptionError: it is below 0 or above 2⁶³ − 1.
+    """
+    if not 0 <= seed < 2**63:
+        raise OptionError(f"seed must be from 0 to 2^63 - 1, found {seed}")
