@@ -197,7 +197,7 @@ def test_identifiers_that_do_not_fit_the_model() -> None:
 
 
 def test_a_function_needs_a_start_and_takes_its_shape_from_it() -> None:
-    with pytest.raises(invsolve.ModelError, match="store an initial guess as dataset 'x0'"):
+    with pytest.raises(invsolve.ModelError, match="give an initial guess: dataset 'x0'"):
         invsolve.solve(Dataset(targets=np.zeros((3, 2))), square)
     field = invsolve.solve(Dataset(targets=np.ones((3, 2, 2)), x0=np.full((2, 2), 2.0)), square)
     assert field.x.shape == (3, 2, 2)

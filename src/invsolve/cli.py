@@ -83,7 +83,7 @@ Prior = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
 Targets = Annotated[str, typer.Option("--targets", metavar="PATH", help="dataset inside the file")]
 Identifiers = Annotated[str, typer.Option("--identifiers", metavar="PATH", help="dataset or group inside the file")]
-X0 = Annotated[str, typer.Option("--x0", metavar="PATH", help="dataset inside the file")]
+X0 = Annotated[str, typer.Option("--x0", metavar="PATH", help="dataset inside the file, or numbers such as 1,0.5")]
 Sigma = Annotated[str, typer.Option("--sigma", metavar="PATH", help="dataset inside the file")]
 
 

@@ -157,9 +157,11 @@ def show_file(description: Mapping[str, Any]) -> None:
     """What is in an HDF5 file, and for a solution its loss report."""
     console = _Output()
     console.print(f"[bold]{escape(str(description['path']))}[/]: {escape(description['kind'])}", soft_wrap=True)
-    table = _table("array", "shape", "type", left=3)
+    table = _table("array", "shape", "type", "unit", "filters", left=5)
     for name, a in description["arrays"].items():
-        cells = (name, "outside", a["link"]) if "link" in a else (name, str(tuple(a["shape"])), a["dtype"])
+        cells = (name, "outside", a["link"], "", "") if "link" in a else (
+            name, str(tuple(a["shape"])), a["dtype"], a["unit"], ", ".join(a["filters"])
+        )  # fmt: skip
         table.add_row(*map(escape, cells))
     console.print(table)
     attributes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -168,6 +170,8 @@ def show_file(description: Mapping[str, Any]) -> None:
     for key, value in description["attributes"].items():
         attributes.add_row(escape(key), escape(str(value)))
     console.print(attributes)
+    if description.get("command"):
+        console.print(f"solve it by [bold]{escape(description['command'])}[/]", soft_wrap=True)
     if "summary" in description:
         show_solution(description["summary"])
 

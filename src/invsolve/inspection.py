@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from invsolve.analysis.summary import summarize
 from invsolve.data.dataset import Dataset
 from invsolve.data.hdf5 import describe_file
+from invsolve.data.proposal import propose_parts
 from invsolve.data.store import DATASET, SOLUTION, read_dataset, read_solution
 from invsolve.errors import DataError
 from invsolve.options import describe_options
@@ -26,18 +28,29 @@ def inspect_file(path: Path) -> dict[str, Any]:
     """
     found = describe_file(path)
     attributes = {key: _plain(value) for key, value in found["attributes"].items()}
-    kind, more = "HDF5 file", {}
     if attributes.get("format") == SOLUTION:
         solution = read_solution(path)
-        kind, more = f"solution of {len(solution)} examples", {"summary": summarize(solution, None, None)}
+        kind = f"solution of {len(solution)} examples"
+        more: dict[str, Any] = {"summary": summarize(solution, None, None)}
     else:
-        try:
-            kind = _describe_dataset(read_dataset(path))
-        except DataError as error:
-            if attributes.get("format") == DATASET:
-                raise
-            kind = f"HDF5 file, not a dataset as it is: {error}"
+        kind, command = _as_dataset(path, found["arrays"], attributes)
+        more = {"command": command} if command else {}
     return {"path": str(path), "kind": kind, "arrays": found["arrays"], "attributes": attributes, **more}
+
+
+def _as_dataset(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> tuple[str, str | None]:
+    """What a file is as a dataset, and the command line that solves it, if any does."""
+    parts = {} if attributes.get("format") == DATASET else propose_parts(arrays)
+    renamed = {part: place for part, place in parts.items() if place != part}
+    try:
+        kind = _describe_dataset(read_dataset(path, **renamed))
+    except DataError as error:
+        if attributes.get("format") == DATASET:
+            raise
+        return f"HDF5 file, not a dataset as it is: {error}", None
+    known = [] if attributes.get("model") in registered("models") else ["--model", "MODEL.py:F"]
+    named = [word for part, place in renamed.items() for word in (f"--{part}", place)]
+    return kind, shlex.join(["invsolve", "solve", str(path), *known, *named])
 
 
 def _describe_dataset(dataset: Dataset) -> str:

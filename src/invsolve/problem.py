@@ -41,7 +41,8 @@ def solution_shape(model: ForwardModel, dataset: Dataset) -> tuple[int, ...]:
     if not known:
         raise ModelError(
             f"model '{model.name}' does not say the shape of x, nor does the data; "
-            f"store an initial guess as dataset 'x0', (n, *x_shape) or (*x_shape)"
+            f"give an initial guess: dataset 'x0', (n, *x_shape) or (*x_shape), or --x0 1,0.5; or name the parameters "
+            f"in a ForwardModel ('invsolve models new FILE.py' makes one)"
         )
     x_shape = next(iter(known))
     assert x_shape is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import importlib
 import io
 import json
 import os
@@ -65,7 +66,9 @@ class StoredArray:
 
 @one_line_if_damaged
 def describe_file(path: str | Path) -> dict[str, Any]:
-    """What is in an HDF5 file: its `attributes`, and of every dataset its `shape`, `dtype` and `links` outside.
+    """What is in an HDF5 file: its `attributes`, and of every dataset its `shape`, `dtype`, `unit` and `filters`.
+
+    A link, which is not followed, has a `link` instead.
 
     Raises:
         DataError: no such file, or not HDF5.
@@ -87,8 +90,21 @@ def _describe_group(group: h5py.Group, path: Path, prefix: str) -> dict[str, Any
             if len(prefix) < 256:  # hard links can make a loop of groups
                 arrays |= _describe_group(node, path, f"{prefix}{name}/")
         elif isinstance(node, h5py.Dataset):
-            arrays[prefix + name] = {"shape": list(node.shape or ()), "dtype": _type_name(node.dtype)}
+            arrays[prefix + name] = {
+                "shape": list(node.shape or ()),
+                "dtype": _type_name(node.dtype),
+                "unit": _unit(node),
+                "filters": [name or str(code) for code, name in _filters(node)],
+            }
     return arrays
+
+
+def _unit(node: h5py.Dataset) -> str:
+    """What the attribute `units` (CF, NeXus) says, or nothing."""
+    with contextlib.suppress(Exception):  # of a type that h5py cannot read: then it is no text
+        unit = node.attrs.get("units", "")
+        return unit.decode(errors="replace") if isinstance(unit, bytes) else str(unit)
+    return ""
 
 
 def _type_name(dtype: np.dtype[Any]) -> str:
@@ -168,7 +184,27 @@ def stored_array(path: Path, node: h5py.Dataset | h5py.Group, *, as_group: bool)
         raise DataError(f"{path}: '{node.name}' keeps its data in {node.external[0][0]}; copy them into the file")
     if h5py.check_ref_dtype(node.dtype) is not None:
         raise DataError(f"{path}: '{node.name}' holds object references, not numbers")
+    for code, name in _filters(node):
+        if not _can_decode(code):
+            raise DataError(
+                f"{path}: '{node.name}' is compressed by HDF5 filter {code} ({name or 'without a name'}), which is not "
+                f"there; 'pip install hdf5plugin', or store it by gzip"
+            )
     return StoredArray(path, node)
+
+
+def _filters(node: h5py.Dataset) -> list[tuple[int, str]]:
+    """Code and name of each filter that the chunks of an array went through."""
+    plist = node.id.get_create_plist()
+    found = (plist.get_filter(i) for i in range(plist.get_nfilters()))
+    return [(code, name.decode(errors="replace")) for code, _, _, name in found]
+
+
+def _can_decode(code: int) -> bool:
+    if not h5py.h5z.filter_avail(code):
+        with contextlib.suppress(ImportError):
+            importlib.import_module("hdf5plugin")  # brings many filters, where it is installed
+    return bool(h5py.h5z.filter_avail(code))
 
 
 def read_strings(path: Path, array: Any) -> np.ndarray:

@@ -49,7 +49,8 @@ def read_dataset(
 ) -> Dataset:
     """Open a dataset file (contract, section 2); its arrays stay in the file until they are used.
 
-    The keywords name the datasets inside a file of another layout; x_true and names are found by those names.
+    The keywords name the datasets inside a file of another layout; x_true and names are found by those names. `x0` may
+    also be the guess itself, one for all examples: numbers with commas, such as "1,0.5".
 
     Raises:
         DataError: no such file, not HDF5, truncated; no targets; arrays that do not fit each other; or anything that
@@ -62,6 +63,9 @@ def read_dataset(
     arrays: dict[str, Any] = {}
     for part, name in {**asked, "x_true": "x_true", "names": "names"}.items():
         node = find_node(file, path, name)
+        if node is None and part == "x0" and (guess := _numbers(name)) is not None:
+            arrays[part] = guess
+            continue
         if node is None:
             if part == "targets" or name != part:
                 raise DataError(f"{path} has no '{name}'; {listing(file, name)}; name it with --{part} PATH")
@@ -81,6 +85,14 @@ def read_dataset(
         )
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _numbers(text: str) -> np.ndarray | None:
+    """The numbers of "1,0.5", or None if it is something else."""
+    try:
+        return np.array([float(word) for word in text.split(",")])
+    except ValueError:
+        return None
 
 
 def write_dataset(path: str | Path, dataset: Dataset, *, overwrite: bool = False) -> None:
