@@ -301,14 +301,15 @@ def test_inspect_tells_what_is_in_a_file(command: Command, wave_packets: Path) -
     assert command("solve", "wp.h5", cwd=folder).returncode == 0
     dataset = json.loads(command("inspect", "wp.h5", "--json", cwd=folder).stdout)
     assert "dataset of 12 examples" in dataset["kind"]
-    assert dataset["arrays"]["targets"] == {"shape": [12, 32], "dtype": "float64"}
+    assert dataset["arrays"]["targets"] == {"shape": [12, 32], "dtype": "float64", "unit": "", "filters": []}
+    assert dataset["command"] == "invsolve solve wp.h5"
     solution = command("inspect", "wp.bfgs.h5", cwd=folder).stdout
     for words in ("solution of 12 examples", "grad_norm", "input_sha256", "converged"):
         assert words in solution
     with h5py.File(folder / "foreign.h5", "w") as file:
-        file["entry/data"] = np.zeros((3, 4))
+        file["entry/title"] = "nothing to solve"
     foreign = command("inspect", "foreign.h5", cwd=folder).stdout
-    assert "entry/data" in foreign
+    assert "entry/title" in foreign
     assert "has no 'targets'" in " ".join(foreign.split())
 
 
