@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import invsolve
+from invsolve.checks.method import quadratics
 from invsolve.data.dataset import Dataset
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -44,15 +44,7 @@ def wave_packets(tmp_path: Path) -> Path:
     return path
 
 
-def quadratic(x: torch.Tensor, identifiers: torch.Tensor) -> torch.Tensor:
-    """y = γ ∘ x: a convex problem with a condition number, solved exactly by x = y*/γ."""
-    return identifiers * x
-
-
-@pytest.fixture
-def quadratics() -> Dataset:
-    """24 convex problems of three unknowns with condition numbers up to 100, and their solutions."""
-    rng = np.random.default_rng(5)
-    x_true = rng.uniform(-3, 3, (24, 3))
-    stiffness = 10.0 ** rng.uniform(-0.5, 0.5, (24, 3))
-    return Dataset(targets=stiffness * x_true, identifiers=stiffness, x0=np.zeros(3), x_true=x_true)
+@pytest.fixture(name="quadratics")
+def _quadratics() -> Dataset:
+    """Convex problems y = γ ∘ x and their solutions; the forward model is `product`."""
+    return quadratics()

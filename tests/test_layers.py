@@ -18,7 +18,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"shell"},
-    {"console", "inspection"},
+    {"console", "inspection", "checks"},
     {"pipeline"},
     {"run"},
     {"registry"},

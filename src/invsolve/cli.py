@@ -268,6 +268,45 @@ def inspect(
         console.show_file(description)
 
 
+@app.command()
+def check(
+    data: Annotated[
+        Path | None, typer.Argument(metavar="[DATA.h5]", help="dataset file; without one the model simulates its own")
+    ] = None,
+    model: Model = None,
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="NAME", help="check a registered method instead of a model")
+    ] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    option: Assign = None,
+    model_option: ModelAssign = None,
+    targets: Targets = "targets",
+    identifiers: Identifiers = "identifiers",
+    x0: X0 = "x0",
+    sigma: Sigma = "sigma",
+    as_json: AsJson = False,
+) -> None:
+    """Check a model with a dataset, or a method: shapes, finiteness, gradients, row independence, speed."""
+    from invsolve import console
+    from invsolve.checks import command
+    from invsolve.options import split_assignments
+
+    with contextlib.redirect_stdout(sys.stderr):
+        if method is not None:
+            report = command.check_method_alone(method, split_assignments(option or [], "-O"), data, model)
+        else:
+            dataset = None if data is None else _dataset(data, targets, identifiers, x0, sigma)
+            options = split_assignments(model_option or [], "-M")
+            report = command.check_model_with(dataset, model, options, device, seed)
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        console.show_check(report.to_json())
+    if not report.ok:
+        raise typer.Exit(UNSATISFIED)
+
+
 @models_app.callback(invoke_without_command=True)
 def _models(ctx: typer.Context) -> None:
     _list_entries(ctx, "models")

@@ -176,6 +176,26 @@ def show_file(description: Mapping[str, Any]) -> None:
         show_solution(description["summary"])
 
 
+def show_check(report: Mapping[str, Any]) -> None:
+    """Each check, what was found and what to change; and what F costs."""
+    console = _Output()
+    console.print(f"[bold]{escape(report['subject'])}[/]", soft_wrap=True)
+    styles = {"ok": "green", "warning": "yellow", "fault": "bold red", "skipped": "dim"}
+    table = _table("", "check", "", left=3)
+    for f in report["findings"]:
+        told = escape(f["found"]) + (f"\n[italic]{escape(f['advice'])}[/]" if f["advice"] else "")
+        table.add_row(Text(f["verdict"], style=styles[f["verdict"]]), escape(f["check"]), told)
+    console.print(table)
+    if report["speed"]:
+        table = _table("batch size", "F, ms a row", "F and gradient", "memory for it, MB", left=0)
+        for s in report["speed"]:
+            costs = (s["value_ms"], s["gradient_ms"], s["memory_mb"])
+            table.add_row(str(s["batch"]), *("too slow" if c is None else f"{c:.3g}" for c in costs))
+        console.print(table)
+    faults = sum(f["verdict"] == "fault" for f in report["findings"])
+    console.print("[green]no fault found[/]" if report["ok"] else f"[bold red]{faults} to mend[/]")
+
+
 def number(value: float | None) -> str:
     """Four significant digits; None, which stands for infinity in JSON, as ∞."""
     return "∞" if value is None else f"{value:.4g}"

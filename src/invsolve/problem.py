@@ -273,7 +273,7 @@ class Problem:
         probing = not differentiate and not self.conduct.rows_apart and len(rows) > 1
         with torch.set_grad_enabled(differentiate or probing):
             x = x.detach().requires_grad_(differentiate or probing)
-            y = self._predict(rows, x)
+            y = self.predict(rows, x)
             loss = 0.5 * self._weighted(rows, y).square().sum(1)
             if self.blank is not None:
                 loss = loss.masked_fill(self.blank[rows], torch.inf)
@@ -289,9 +289,10 @@ class Problem:
 
         Rows may be repeated.
         """
-        return self._weighted(rows, self._predict(rows, x))
+        return self._weighted(rows, self.predict(rows, x))
 
-    def _predict(self, rows: Tensor, x: Tensor) -> Tensor:
+    def predict(self, rows: Tensor, x: Tensor) -> Tensor:
+        """y (b, *y_shape) of the rows (b,) at the user's x (b, d); not counted."""
         y: Tensor = self.model(x.reshape(len(rows), *self.x_shape), self._gather(rows).identifiers)
         self._check_output(y, x)
         return y
