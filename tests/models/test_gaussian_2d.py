@@ -102,6 +102,14 @@ def test_compiles_as_one_graph(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_everything_stays_on_its_device(shape: str) -> None:
+    m = model(shape)
+    x = torch.empty(4, len(m.parameters), device="meta", dtype=torch.float32)
+    y = m(x)  # tensors of two devices do not mix
+    assert y.device.type == m.initial_guess(y, None).device.type == "meta"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_the_guess_nearly_recovers_clean_spots(shape: str) -> None:
     images, x = spots(1024, noise=0, shape=shape, seed=2)
     guess = model(shape).initial_guess(images, None)

@@ -1,4 +1,4 @@
-"""One period too many: where was the wave when it had this height? Every crossing is a solution."""
+"""A sine: every place where it has the measured height is a solution."""
 
 from __future__ import annotations
 
