@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 MODELS = {
     "billiards": "invsolve.models.billiards:Billiards",
+    "gaussian-2d": "invsolve.models.gaussian_2d:Gaussian2d",
     "kuramoto-sivashinsky": "invsolve.models.kuramoto_sivashinsky:KuramotoSivashinsky",
+    "sine": "invsolve.models.sine:Sine",
     "wave-packet": "invsolve.models.wave_packet:WavePacket",
 }
 METHODS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -36,7 +38,8 @@ def test_independent_vectors(name: str) -> None:
     with h5py.File(VECTORS / f"{name}.h5") as file:
         x, y = torch.from_numpy(file["x_true"][:]), torch.from_numpy(file["targets"][:])
         identifiers = torch.from_numpy(file["identifiers"][:]) if "identifiers" in file else None
-    found = load_model(name)(x, identifiers)
+        options = json.loads(file.attrs.get("model_options", "{}"))
+    found = load_model(name, **options)(x, identifiers)
     error = (found - y).flatten(1).norm(dim=1) / y.flatten(1).norm(dim=1)
     median, most = TOLERANCES.get(name, CLOSED_FORM)
     assert error.median() <= median
