@@ -41,13 +41,12 @@ class Fit:
 
 
 def fits() -> list[Fit]:
-    """All sources, solved by BFGS, in the order of reduced chi-square: twice the loss over the degrees of freedom."""
+    """All sources, solved by BFGS, in the order of reduced chi-square."""
     data = invsolve.read_dataset(DATA)
     solution = invsolve.solve(data)
     images, sigma = np.asarray(data.targets), np.asarray(data.sigma)
     models = invsolve.load_model(data.model, **data.model_options)(torch.from_numpy(solution.x)).numpy()
-    freedom = np.isfinite(images).sum(axis=(1, 2)) - solution.x.shape[1]
-    chi_square = 2 * solution.loss / freedom
+    chi_square = solution.reduced_chi2
     order = np.argsort(chi_square, kind="stable")
     return [Fit(data.names[i], images[i], models[i], sigma[i], solution.x[i], chi_square[i]) for i in order]
 

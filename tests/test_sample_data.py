@@ -64,17 +64,16 @@ def test_what_is_in_the_file(data: invsolve.Dataset) -> None:
 
 
 def test_every_source_is_fitted(data: invsolve.Dataset, solution: invsolve.Solution) -> None:
-    assert np.isin(solution.status, [Status.CONVERGED, Status.STALLED]).all()
-    assert (solution.status == Status.CONVERGED).mean() > 0.85
-    assert (solution.grad_norm < 1e-3).all()  # what is stalled is at the minimum, but for rounding
+    assert (solution.status == Status.CONVERGED).mean() > 0.98
+    assert (solution.grad_norm < 1e-3).all()
     for j, parameter in enumerate(invsolve.load_model(data.model, **data.model_options).parameters):
         assert (solution.x[:, j] > parameter.lower).all(), parameter.name
         assert (solution.x[:, j] < parameter.upper).all(), parameter.name
     assert (np.abs(solution.x[:, 1:3] - 7) < 2).all()  # the source in the middle, not another one
 
 
-def test_reduced_chi_square_is_as_told(data: invsolve.Dataset, solution: invsolve.Solution) -> None:
-    chi_square = 2 * solution.loss / (np.isfinite(np.asarray(data.targets)).sum(axis=(1, 2)) - 7)
-    assert np.quantile(chi_square, 0.1) == pytest.approx(0.95, abs=0.05)
-    assert np.median(chi_square) == pytest.approx(1.68, abs=0.05)
-    assert chi_square.max() < 15
+def test_reduced_chi_square_is_as_told(solution: invsolve.Solution) -> None:
+    assert solution.reduced_chi2 is not None
+    assert np.quantile(solution.reduced_chi2, 0.1) == pytest.approx(0.95, abs=0.05)
+    assert np.median(solution.reduced_chi2) == pytest.approx(1.68, abs=0.05)
+    assert solution.reduced_chi2.max() < 15

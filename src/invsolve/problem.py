@@ -138,6 +138,8 @@ class Problem:
         self.targets = targets.to(device, dtype)
         self.weight = self._weights(rows)
         self.identifiers = self._identifiers(rows)
+        # Made now, for torch.func would keep hold of what is made within one of its transformations.
+        model.constants(torch.empty(0, device=device, dtype=dtype))
         self.coordinates = Coordinates(self.parameters, d, device, dtype)
         self.x0 = self._start(rows).to(device, dtype)
         self.evaluations = torch.zeros(n, dtype=torch.int64, device=device)

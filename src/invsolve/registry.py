@@ -117,6 +117,8 @@ def _make_model(cls: type[ForwardModel], name: str, options: dict[str, Any]) -> 
         ModelError: its code raises, or its parameters are none.
         OptionError: an option is unknown or has an unusable value.
     """
+    import torch
+
     from invsolve.models.parameters import Parameter
 
     cls.name = name
@@ -127,6 +129,7 @@ def _make_model(cls: type[ForwardModel], name: str, options: dict[str, Any]) -> 
         parameters, x_shape = tuple(model.parameters), model.x_shape
         if not hasattr(model, "options"):
             raise ModelError(f"model '{name}': its __init__ must call super().__init__(**options)")
+        model.constants(torch.empty(0, dtype=torch.float64))  # here any fault of theirs is told
     except InvsolveError:
         raise
     except (Exception, SystemExit) as error:

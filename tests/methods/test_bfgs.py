@@ -79,3 +79,16 @@ def test_max_iterations_ends_in_budget() -> None:
     solution = invsolve.solve(data, rosenbrock, "bfgs", options={"max_iterations": 4})
     assert solution.status[0] == Status.BUDGET
     assert solution.iterations[0] == 4
+
+
+def test_what_rounding_hides_counts_as_converged() -> None:
+    """A loss of 10⁶ resolves no decrease of less than 10⁻¹⁰, whatever tolerance is asked for."""
+
+    def bowl(x: Tensor, identifiers: Identifiers) -> Tensor:
+        return torch.cat([x.cosh() * (1 + x[:, :1] ** 2), torch.full_like(x, 1e3)], dim=1)
+
+    data = Dataset(targets=np.tile([0.0, 0.0, 2e3, 2e3], (20, 1)), x0=np.random.default_rng(0).normal(size=(20, 2)))
+    solution = invsolve.solve(data, bowl, "bfgs", options={"grad_tolerance": 1e-12})
+    assert (solution.status == Status.CONVERGED).all()
+    np.testing.assert_allclose(solution.x, 0, atol=1e-4)
+    assert solution.grad_norm.max() > 1e-12

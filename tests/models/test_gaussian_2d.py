@@ -83,7 +83,6 @@ def test_float32_is_as_good_as_its_digits() -> None:
     torch.testing.assert_close(model()(x.float()).double(), model()(x.float().double()), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch itself uses it in its first jvp
 @pytest.mark.parametrize("shape", SHAPES)
 def test_forward_derivatives(shape: str) -> None:
     _, x = spots(4, noise=0, shape=shape)

@@ -25,7 +25,8 @@ class Status(IntEnum):
 
 
 _REASONS = {
-    Status.CONVERGED: "the gradient is within tolerance; if the loss is high, this is a local minimum or a flat region",
+    Status.CONVERGED: "the gradient is within tolerance, or what a step could gain is below the loss's rounding; "
+    "if the loss is high, this is a local minimum or a flat region",
     Status.BUDGET: "evaluations, iterations or time ran out; raise the limit to go on",
     Status.STALLED: "no step lowers the loss any further; the model may be rough or the tolerance below its precision",
     Status.NONFINITE: "at the start the model is NaN, Inf or raises, or no target is observed; mend the data or it",
@@ -51,8 +52,7 @@ class Identifiability(IntEnum):
 _MEANINGS = {
     Identifiability.UNKNOWN: "the Jacobian at x is not finite",
     Identifiability.DETERMINED: "the data determine it",
-    Identifiability.WEAK: "its standard error is above what was known before: the prior's spread or half of its range, "
-    "or above 100 % on a log scale",
+    Identifiability.WEAK: "its standard error exceeds what was known before: prior, bounds, or 100 % on a log scale",
     Identifiability.SINGULAR: "the data do not tell it: another value, with others changed alike, fits as well",
     Identifiability.AT_BOUND: "it lies on a bound, where the covariance says little",
 }

@@ -16,6 +16,8 @@ from invsolve.methods.base import RowMethod, RowOptions
 from invsolve.methods.line_search import LineSearch, Verdict, begin_search, continue_search
 from invsolve.problem import Problem
 
+_ROUNDING = 8  # units of rounding that a sum of squares is trusted to
+
 
 @dataclass
 class BfgsState(RowState):
@@ -29,6 +31,7 @@ class BfgsState(RowState):
     direction: Tensor  # (b, d)
     iterations: Tensor  # (b,) int64
     born: Tensor  # (b,) bool: the start has been evaluated
+    settled: Tensor  # (b,) bool: the last quasi-Newton step could gain nothing that the loss resolves
     search: LineSearch
 
 
@@ -51,6 +54,7 @@ class BfgsStepper:
             direction=torch.zeros_like(z),
             iterations=torch.zeros(b, dtype=torch.int64, device=z.device),
             born=torch.zeros(b, dtype=torch.bool, device=z.device),
+            settled=torch.zeros(b, dtype=torch.bool, device=z.device),
             search=begin_search(zeros, zeros, torch.zeros_like(z), step=zeros, longest=zeros),
         )
 
@@ -86,6 +90,9 @@ class BfgsStepper:
         inverse, unscaled = self._update(state, new_z - state.z, new_gradient - state.gradient, moved & ~fresh)
         dead = failed & state.unscaled  # steepest descent found no lower point either
         reset = failed & ~state.unscaled
+        # What the failed quasi-Newton step was to gain, half of its slope, is lost in the rounding of the loss.
+        spent = reset & (-search.start_slope <= _ROUNDING * torch.finfo(loss.dtype).eps * search.start_loss)
+        settled = torch.where(moved, False, state.settled | spent)
         state = replace(
             state,
             z=torch.where(moved[:, None], new_z, state.z),
@@ -95,6 +102,7 @@ class BfgsStepper:
             unscaled=unscaled | reset,
             iterations=state.iterations + (moved & ~fresh),
             born=torch.ones_like(state.born),
+            settled=settled,
             search=search,
         )
         outcome = self._outcome(state, moved, dead)
@@ -105,6 +113,7 @@ class BfgsStepper:
         outcome = torch.full_like(state.iterations, RUNNING, dtype=torch.int8)
         outcome = outcome.masked_fill(state.iterations >= self.options.max_iterations, int(Status.BUDGET))
         outcome = outcome.masked_fill(dead, int(Status.STALLED))
+        outcome = outcome.masked_fill(dead & state.settled, int(Status.CONVERGED))
         return outcome.masked_fill(moved & (downhill <= self.options.grad_tolerance), int(Status.CONVERGED))
 
     def _update(self, state: BfgsState, s: Tensor, y: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
