@@ -325,6 +325,17 @@ def _show_model(
     console.show_entry(describe_model(name, split_assignments(model_option or [], "-M")))
 
 
+@models_app.command("new")
+def _new_model(
+    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="where to write the model")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a short commented model that runs as it is, to start from."""
+    from invsolve import console, inspection
+
+    console.print_text(inspection.write_new_model(file, overwrite))
+
+
 @methods_app.callback(invoke_without_command=True)
 def _methods(ctx: typer.Context) -> None:
     _list_entries(ctx, "methods")

@@ -7,15 +7,17 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from invsolve.analysis.summary import summarize
 from invsolve.data.dataset import Dataset
+from invsolve.data.files import check_writable, written_aside
 from invsolve.data.hdf5 import describe_file
 from invsolve.data.proposal import propose_parts
 from invsolve.data.store import DATASET, SOLUTION, read_dataset, read_solution
-from invsolve.errors import DataError
+from invsolve.errors import DataError, OptionError
 from invsolve.options import describe_options
 from invsolve.registry import load_model, method_class, model_class, registered
 
@@ -100,6 +102,23 @@ def describe_model(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "options": describe_options(type(model).Options),
     }  # fmt: skip
+
+
+def write_new_model(path: Path, overwrite: bool) -> str:
+    """Write the model to start from as `path`; returns what to do next.
+
+    Raises:
+        OptionError: `path` is not named as a Python file.
+        OutputError: it exists and must not be overwritten, or cannot be written.
+    """
+    if path.suffix != ".py":
+        raise OptionError(f"{path} must be named as a Python file; call it {path.name}.py")
+    check_writable(path, overwrite)
+    text = resources.files("invsolve.models").joinpath("template.py").read_text()
+    name = f"{path}:Model"
+    with written_aside(path, overwrite) as aside:
+        aside.write_text(text.replace("MODEL.py", path.name).replace("  # type: ignore[override]", ""))
+    return f"{path} written; now: {shlex.join(['invsolve', 'check', '--model', name])}"
 
 
 def describe_method(name: str) -> dict[str, Any]:

@@ -24,11 +24,11 @@ def check_writable(path: Path, overwrite: bool) -> None:
     if exists and not is_file:
         raise OutputError(f"output {path} is no regular file; name another")
     if exists and not overwrite:
-        raise OutputError(f"output {path} exists; choose another --out, or --overwrite it")
+        raise OutputError(f"output {path} exists; choose another name, or --overwrite it")
     if not has_folder:
-        raise OutputError(f"folder {folder} of the output does not exist; create it, or choose another --out")
+        raise OutputError(f"folder {folder} of the output does not exist; create it, or choose another place")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"folder {folder} is not writable; choose another --out")
+        raise OutputError(f"folder {folder} is not writable; choose another place")
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def _rename_new(aside: Path, path: Path) -> None:
         os.link(aside, path)
     except FileExistsError:
         raise OutputError(
-            f"output {path} has come to exist meanwhile; choose another --out, or --overwrite it"
+            f"output {path} has come to exist meanwhile; choose another name, or --overwrite it"
         ) from None
     except OSError:  # a file system without hard links
         os.replace(aside, path)
