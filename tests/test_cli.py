@@ -34,7 +34,7 @@ def test_help_answers_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("solve", "compare", "generate", "models", "methods", "inspect"):
+    for name in ("solve", "compare", "generate", "check", "models", "methods", "inspect"):
         assert name in done.stdout
 
 
@@ -70,7 +70,7 @@ def test_an_existing_output_is_kept(command: Command, wave_packets: Path) -> Non
     before = wave_packets.with_name("wp.bfgs.h5").read_bytes()
     done = command("solve", wave_packets)
     assert done.returncode == 2
-    assert "exists; choose another --out, or --overwrite it" in done.stderr
+    assert "exists; choose another name, or --overwrite it" in done.stderr
     assert wave_packets.with_name("wp.bfgs.h5").read_bytes() == before
     assert command("solve", wave_packets, "--overwrite").returncode == 0
 

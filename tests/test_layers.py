@@ -57,7 +57,8 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("invsolve"):
             # `from invsolve import console` names a module, `from invsolve.errors import X` a thing in one.
             base = node.module or ""
-            found |= {f"{base}.{a.name}" if base == "invsolve" else base for a in node.names}
+            modules = {p.stem if p.is_file() else p.name for p in SOURCE.iterdir()}
+            found |= {f"{base}.{a.name}" if base == "invsolve" and a.name in modules else base for a in node.names}
         elif isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,28 +12,9 @@ import numpy as np
 import pytest
 
 import invsolve
+from tests.documents import ROOT, Page, run, words
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-
-
-def sessions() -> list[tuple[str, str]]:
-    """Commands after a `$` and what README shows them to print."""
-    found = []
-    for block in blocks("console"):
-        for piece in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = piece.partition("\n")
-            found.append((command, output))
-    return found
-
-
-def words(text: str) -> list[str]:
-    """Words alone: numbers and the widths of columns depend on the machine."""
-    return [re.sub(r"-?[\d.,]+(e-?\d+)?", "#", word) for word in text.replace(" min ", "# ").split()]
+README = Page.read("README.md")
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +24,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "sample_data", folder / "sample_data")
     for leftover in (folder / "sample_data").glob("*.*.h5"):
         leftover.unlink()
-    (folder / "decay.py").write_text(next(b for b in blocks("python") if b.startswith("# decay.py")))
+    README.write_files(folder)
     return folder
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"PATH": path}
-    return subprocess.run(
-        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
-    )
-
-
-@pytest.mark.parametrize(("command", "output"), sessions(), ids=[c for c, _ in sessions()])
+@pytest.mark.parametrize(("command", "output"), README.sessions(), ids=[c for c, _ in README.sessions()])
 def test_commands_print_what_is_shown(folder: Path, command: str, output: str) -> None:
     done = run(command, folder)
     assert done.returncode == 0, done.stderr
@@ -68,23 +40,23 @@ def test_commands_print_what_is_shown(folder: Path, command: str, output: str) -
 
 
 def test_the_python_example_runs(folder: Path) -> None:
-    example = next(b for b in blocks("python") if "invsolve.solve(" in b)
+    example = next(b for b in README.blocks("python") if "invsolve.solve(" in b)
     done = subprocess.run([sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[2.  0.7]")
     assert "'converged': 1000" in done.stdout
 
 
 def test_both_commands_are_on_the_first_screen() -> None:
-    first = "\n".join(README.splitlines()[:25])
+    first = "\n".join(README.text.splitlines()[:25])
     assert "pip install . && invsolve solve sample_data/wave-packet.h5 --method jpo\n" in first
     assert "pip install '.[test]' && pytest\n" in first
 
 
 def test_every_command_and_method_is_told() -> None:
-    for name in ("solve", "compare", "generate", "models", "methods", "inspect"):
-        assert f"invsolve {name}" in README
+    for name in ("solve", "compare", "generate", "check", "models", "methods", "inspect"):
+        assert f"invsolve {name}" in README.text
     for name in ("bfgs", "gd", "jpo"):
-        assert f"| `{name}` |" in README
+        assert f"| `{name}` |" in README.text
 
 
 @pytest.mark.parametrize("line", re.findall(r"`(invsolve generate .*)`", (ROOT / "sample_data/README.md").read_text()))

@@ -79,7 +79,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_resumes(method: str, after: in
     assert (tmp_path / "out.h5.parts" / "run.json").exists()
 
     calm = interrupting("billiards", Control(), -1)
-    with pytest.raises(invsolve.OutputError, match=r"exists; choose another --out, or --overwrite it"):
+    with pytest.raises(invsolve.OutputError, match=r"exists; choose another name, or --overwrite it"):
         invsolve.solve(data, calm, method, options=options, out=out)
     resumed = invsolve.solve(data, calm, method, options=options, out=out, resume=True)
     undisturbed = invsolve.solve(data, calm, method, options=options)

@@ -152,7 +152,7 @@ def _finite_elsewhere(s: ModelUnderCheck) -> Finding:
 def _finite_at_bounds(s: ModelUnderCheck) -> Finding:
     x, some = s.problem.x0.clone(), False
     for j, p in enumerate(s.problem.parameters):
-        ends = [b for b in (p.lower, p.upper) if math.isfinite(b)]
+        ends = [b for b in (p.lower, p.upper) if math.isfinite(b) and not (p.scale == "log" and b == 0)]
         for k, end in enumerate(ends):
             x[k :: len(ends), j], some = end, True
     if not some:
