@@ -58,7 +58,7 @@ def show_solution(summary: Mapping[str, Any]) -> None:
         losses.add_row(label, *(number(summary[key][q]) for q in ("mean", "median", "p90", "max")))
     if "loss_prior" in summary:
         losses.add_row("prior's penalty", *(number(summary["loss_prior"][q]) for q in ("mean", "median", "p90", "max")))
-    if "reduced_chi2" in summary:
+    if summary.get("reduced_chi2"):
         losses.add_row("reduced χ²", *(number(summary["reduced_chi2"][q]) for q in ("mean", "median", "p90", "max")))
     console.print(losses)
     if "uncertainty" in summary:
@@ -84,7 +84,8 @@ def _show_uncertainty(console: Console, uncertainty: Mapping[str, Any]) -> None:
     seen = [name for name in names if any(p[name] for p in parameters.values())]
     table = _table("parameter", "std error", "determined", *(name.replace("_", " ") for name in seen))
     for name, p in list(parameters.items())[:MOST_PARAMETERS]:
-        table.add_row(escape(name), number(p["std_error"]), str(p["determined"]), *(str(p[k]) for k in seen))
+        error = "unknown" if p["std_error"] is None and not p["singular"] else number(p["std_error"])
+        table.add_row(escape(name), error, str(p["determined"]), *(str(p[k]) for k in seen))
     console.print(table)
     if len(parameters) > MOST_PARAMETERS:
         console.print(f"… and {len(parameters) - MOST_PARAMETERS} more", style="dim")

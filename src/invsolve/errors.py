@@ -45,6 +45,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The type and first line of `error`, for use inside a one-line message."""
     if callable(details := getattr(error, "errors", None)):  # pydantic's: the first line only counts them
-        return f"{type(error).__name__}: {details()[0]['msg'].removeprefix('Value error, ')}"
+        first = details()[0]
+        where = f"{first['loc'][0]}: " if first["loc"] else ""
+        return f"{where}{first['msg'].removeprefix('Value error, ')}"
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -28,7 +28,8 @@ def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None)
     if solution.loss_prior is not None:
         summary["loss_prior"] = quantiles(solution.loss_prior)
     if solution.reduced_chi2 is not None:
-        summary["reduced_chi2"] = quantiles(solution.reduced_chi2)
+        known = solution.reduced_chi2[~np.isnan(solution.reduced_chi2)]  # NaN where there are no degrees of freedom
+        summary["reduced_chi2"] = quantiles(known) if len(known) else None
     if solution.std_error is not None:
         summary["uncertainty"] = _uncertainty(solution)
     if loss_true is not None:

@@ -17,7 +17,7 @@ from invsolve.methods.base import RowMethod
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Parameter
 from invsolve.pipeline import generate, solve
-from invsolve.registry import method_class
+from invsolve.registry import load_method, method_class
 
 _BUDGETS = (3, 7, 40)
 
@@ -52,9 +52,9 @@ def check_method(name: str, options: Mapping[str, Any] | None = None) -> Report:
     """All that every method must keep.
 
     Raises:
-        OptionError: no method is registered under this name.
+        OptionError: no method is registered under this name, or an option of it is unknown or unusable.
     """
-    method_class(name)
+    load_method(name, options or {}, seed=0)
     subject = MethodUnderCheck(name, options or {})
     return Report(f"method '{name}'", examine(CHECKS, subject))
 

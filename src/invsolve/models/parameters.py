@@ -99,7 +99,9 @@ class Parameter:
     @model_validator(mode="after")
     def _consistent(self) -> Parameter:
         if not self.lower < self.upper:
-            raise ValueError(f"parameter '{self.name}': bounds [{self.lower}, {self.upper}] are the wrong way round")
+            raise ValueError(
+                f"parameter '{self.name}': bounds [{self.lower}, {self.upper}] are the wrong way round; swap them"
+            )
         if not self.lower <= self.initial <= self.upper:
             raise ValueError(
                 f"parameter '{self.name}': initial {self.initial} is outside its bounds [{self.lower}, {self.upper}]"
