@@ -71,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
             "d",
             "Guessing",
             "",
-            "the initial guess of model 'm.py:Guessing' of example 0 has a = 7.1, outside the bounds",
+            "the initial guess of model 'm.py:Guessing' of example 0 has a = 7.1, outside",
         ),
         ("d", "Single", "", "returned float32 where float64 came in; keep the dtype of x, or solve with dtype float32"),
         ("d", "Mixing", "", "mixes rows: y of example 0 depends on x of example 1"),
