@@ -88,6 +88,18 @@ def test_fail_above_and_nonfinite_end_in_3(command: Command, tmp_path: Path) -> 
     assert (tmp_path / "d.bfgs.h5").exists()
 
 
+def test_an_example_without_observations_is_nonfinite_for_that_reason(command: Command, tmp_path: Path) -> None:
+    targets = np.ones((4, 3))
+    targets[1], targets[2, 0] = np.nan, np.nan
+    invsolve.write_dataset(tmp_path / "d.h5", invsolve.Dataset(targets=targets, x0=np.array([1.0, 1.0, 1.0])))
+    (tmp_path / "m.py").write_text("def F(x, g): return (2 - x[:, :1]).log() * x\n")
+    done = command("solve", "d.h5", "--model", "m.py:F", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "1 of 4 examples are nonfinite: 1 without any observed target\n" in done.stderr
+    done = command("solve", "d.h5", "--model", "m.py:F", "--x0", "3,1,1", "--out", "o.h5", cwd=tmp_path)
+    assert done.returncode == 2  # no example can be begun
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -157,7 +157,7 @@ def solve(
         _tell_what_happened(summary["status"]["not_run"] > 0 or bool(signals), run.conduct.first_error)
     if signals:
         raise typer.Exit(128 + signals[0])
-    _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet)
+    _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet, run.unobserved(solution))
 
 
 @app.command()
@@ -440,16 +440,19 @@ def _tell_what_happened(ended_early: bool, first_error: tuple[int, str] | None) 
         console.say(f"ended early; '{resume_command()}' goes on")
 
 
-def _fail_if_unsatisfied(summary: dict[str, Any], losses: Any, fail_above: float | None, quiet: bool) -> None:
+def _fail_if_unsatisfied(
+    summary: dict[str, Any], losses: Any, fail_above: float | None, quiet: bool, unobserved: int
+) -> None:
     from invsolve import console
 
     nonfinite = summary["status"]["nonfinite"]
     above = 0 if fail_above is None else int((~(losses <= fail_above)).sum())
     if not quiet:
         if nonfinite:
-            console.say(
-                f"{nonfinite} of {summary['n']} examples are nonfinite: F gives NaN or Inf, or raises, at the start"
-            )
+            reasons = [f"{unobserved} without any observed target"] if unobserved else []
+            if nonfinite > unobserved:
+                reasons.append(f"{nonfinite - unobserved} where F gives NaN or Inf, or raises, at the start")
+            console.say(f"{nonfinite} of {summary['n']} examples are nonfinite: {', '.join(reasons)}")
         if above:
             console.say(f"{above} of {summary['n']} examples have a loss above {fail_above:g}")
     if nonfinite or above:

@@ -243,6 +243,16 @@ class Run:
             losses.append(score.loss.cpu().numpy())
         return np.concatenate(losses)
 
+    def unobserved(self, solution: Solution) -> int:
+        """How many of the nonfinite examples are so because nothing was observed."""
+        count = 0
+        for start, stop in self.ranges:
+            lost = solution.status[start:stop] == Status.NONFINITE
+            if lost.any():
+                targets = np.asarray(self.dataset.targets[start:stop], dtype=np.float64)[lost]
+                count += int(np.isnan(targets.reshape(len(targets), -1)).all(1).sum())
+        return count
+
     def _shaped(self, x: torch.Tensor) -> np.ndarray:
         return x.cpu().numpy().reshape(len(x), *self.x_shape)
 
