@@ -167,7 +167,9 @@ def _gradient(s: ModelUnderCheck) -> Finding:
     c, generator = s.problem.coordinates, torch.Generator().manual_seed(s.seed)
     direction = torch.randn(s.drawn.shape, dtype=torch.float64, generator=generator).to(s.drawn)
     direction = direction / direction.norm(dim=1, keepdim=True)
-    z = c.to_solver(s.drawn).clamp(c.lower, c.upper)
+    # A little aside: what is drawn may be the very solution, where there is no gradient to compare.
+    aside = torch.randn(s.drawn.shape, dtype=torch.float64, generator=generator).to(s.drawn)
+    z = (c.to_solver(s.drawn) + 0.1 * aside).clamp(c.lower, c.upper)
     loss, gradient = s.problem.evaluate(s.rows, z)
     slope = (gradient * direction).sum(1)
     error = torch.full_like(slope, torch.inf)
@@ -264,7 +266,7 @@ def _truth(s: ModelUnderCheck) -> Finding:
     loss = p.evaluate_user(s.rows, x, differentiate=False)[0].median()
     start = p.evaluate_user(s.rows, p.x0, differentiate=False)[0].median()
     found = f"median loss {float(loss):.3g}, at x0 {float(start):.3g}"
-    if bool(loss <= start):
+    if bool(loss <= 1.5 * start):  # a good guess may be as good as the truth, within the noise
         return Finding("x_true", Verdict.OK, found)
     advice = "the model is not the one that made the data, or its options (-M), units or identifiers differ"
     return Finding("x_true", Verdict.WARNING, found, advice)
