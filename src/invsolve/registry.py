@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MODELS = {
     "billiards": "invsolve.models.billiards:Billiards",
     "kuramoto-sivashinsky": "invsolve.models.kuramoto_sivashinsky:KuramotoSivashinsky",
+    "navier-stokes": "invsolve.models.navier_stokes:NavierStokes",
     "wave-packet": "invsolve.models.wave_packet:WavePacket",
 }
 METHODS = {
