@@ -18,8 +18,9 @@ from tests.conftest import VECTORS
 TOLERANCES = {"kuramoto-sivashinsky": (1e-4, 1e-2), "navier-stokes": (1e-3, 1e-3)}
 CLOSED_FORM = (1e-10, 1e-10)
 
-# Of many outputs after many time steps, finite differences get a projection.
+# Of many outputs after many time steps, finite differences get a projection, and a compiler few steps to unroll.
 LONG = {"kuramoto-sivashinsky", "navier-stokes"}
+FEW_STEPS = {"kuramoto-sivashinsky": {"steps": 50}, "navier-stokes": {"steps": 8}}
 
 NAMES = sorted(registered("models"))
 
@@ -68,6 +69,30 @@ def test_gradients(name: str) -> None:
         return y.flatten(1) @ torch.linspace(-1, 1, y[0].numel(), dtype=y.dtype) if name in LONG else y
 
     assert torch.autograd.gradcheck(project, x.requires_grad_(), atol=1e-4 if name in LONG else 1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_derivatives(name: str) -> None:
+    model = load_model(name)
+    x, identifiers = sample(model, 3, seed=1)
+    direction, weight = (torch.randn_like(t) for t in (x, model(x, identifiers)))
+    _, change = torch.func.jvp(lambda z: model(z, identifiers), (x,), (direction,))
+    (gradient,) = torch.func.vjp(lambda z: model(z, identifiers), x)[1](weight)
+    torch.testing.assert_close((change * weight).flatten(1).sum(1), (gradient * direction).sum(1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torch_compile(name: str) -> None:
+    model = load_model(name, **FEW_STEPS.get(name, {}))
+    x, identifiers = sample(model, 3)
+    x0 = model.initial_guess(model(x, identifiers), identifiers)
+    x = (x0 + 0.1 * (x - x0)).requires_grad_()  # where a few steps are enough
+    torch.compiler.reset()
+    y = torch.compile(model.forward, fullgraph=True, backend="aot_eager")(x, identifiers)
+    expected = load_model(name, **FEW_STEPS.get(name, {}))(x, identifiers)
+    torch.testing.assert_close(y, expected)
+    found, known = (torch.autograd.grad(z.square().sum(), x)[0] for z in (y, expected))
+    torch.testing.assert_close(found, known)
 
 
 @pytest.mark.parametrize("name", NAMES)
