@@ -226,15 +226,17 @@ def generate(
         raise OptionError(f"noise must be ≥ 0 and finite, found {noise}")
     try:
         identifiers, x, y = _simulate(loaded, n, noise, torch.Generator().manual_seed(seed))
+        finite = bool(torch.isfinite(y).all())
+        targets = loaded.conceal(y).numpy()
     except InvsolveError:
         raise
     except (Exception, SystemExit) as error:  # of the user's model, or memory
         raise ModelError(f"model '{loaded.name}' cannot simulate {n} examples: {first_line(error)}") from error
-    if not bool(torch.isfinite(y).all()):
+    if not finite:
         raise ModelError(f"model '{loaded.name}' gives NaN or Inf for parameters drawn from its own priors")
     named = loaded.name in registered("models")  # a data file never names anything else
     return Dataset(
-        targets=y.numpy(),
+        targets=targets,
         identifiers=_to_numpy(identifiers),
         x_true=x.numpy(),
         model=loaded.name if named else None,

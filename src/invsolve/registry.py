@@ -25,6 +25,7 @@ MODELS = {
     "billiards": "invsolve.models.billiards:Billiards",
     "gaussian-2d": "invsolve.models.gaussian_2d:Gaussian2d",
     "kuramoto-sivashinsky": "invsolve.models.kuramoto_sivashinsky:KuramotoSivashinsky",
+    "navier-stokes": "invsolve.models.navier_stokes:NavierStokes",
     "sine": "invsolve.models.sine:Sine",
     "wave-packet": "invsolve.models.wave_packet:WavePacket",
 }

@@ -98,6 +98,10 @@ class ForwardModel:
             raise ModelError(f"model '{self.name}' cannot be simulated: {what}")
         return torch.stack([p.draw(n, generator) for p in self.parameters], dim=1)
 
+    def conceal(self, targets: Tensor) -> Tensor:
+        """Simulated targets (n, *y_shape) as they are observed: NaN where nothing is measured. By default, all is."""
+        return targets
+
     def make_constants(self) -> Mapping[str, Tensor]:
         """Tensors that `forward` needs and that depend on the options alone, in float64 on the CPU."""
         return {}

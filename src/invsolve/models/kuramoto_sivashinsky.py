@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.models.base import ForwardModel, Identifiers
+from invsolve.models.fourier import fourier_matrices, grid_points, wave_numbers
 from invsolve.models.parameters import Parameter, Uniform
 from invsolve.options import Options as BaseOptions
 
@@ -54,7 +55,7 @@ class KuramotoSivashinsky(ForwardModel):
     def draw_identifiers(self, n: int, generator: torch.Generator) -> Tensor:
         """u0 (n, 64) = cos(2πx/L + φ1) + 0.3 cos(4πx/L + φ2), φ ~ U(0, 2π)."""
         phase = 2 * math.pi * torch.rand(n, 2, dtype=torch.float64, generator=generator)
-        angle = 2 * math.pi * torch.arange(GRID, dtype=torch.float64) / GRID
+        angle = grid_points(GRID)
         return torch.cos(angle + phase[:, :1]) + 0.3 * torch.cos(2 * angle + phase[:, 1:])
 
     def make_constants(self) -> Mapping[str, Tensor]:
@@ -84,25 +85,19 @@ class KuramotoSivashinsky(ForwardModel):
 
 
 def _transforms() -> dict[str, Tensor]:
-    """Real Fourier matrices; a spectrum is (mean, cosines 1..21, sines 1..21), a row vector of 43."""
-    k = torch.arange(1, MODES, dtype=torch.float64)
-    phase = k[:, None] * (2 * math.pi * torch.arange(GRID, dtype=torch.float64) / GRID)
-    to_grid = torch.cat([torch.ones(1, GRID, dtype=torch.float64), phase.cos(), phase.sin()])
-    weight = torch.cat([torch.full((1, 1), 1 / GRID), torch.full((2 * (MODES - 1), 1), 2 / GRID)]).double()
-    to_modes = (weight * to_grid).T.contiguous()
-    wave = torch.diag(2 * math.pi / LENGTH * k)
-    derivative = torch.zeros(len(to_grid), len(to_grid), dtype=torch.float64)  # c' = k s, s' = −k c
-    derivative[MODES:, 1:MODES], derivative[1:MODES, MODES:] = wave, -wave
-    forcing = torch.zeros(len(to_grid), dtype=torch.float64)
+    """Real Fourier matrices for spectra as row vectors of 43."""
+    to_grid, to_modes, derivative = fourier_matrices(GRID, MODES)
+    forcing = torch.zeros(len(to_modes), dtype=torch.float64)
     forcing[1] = 1
     # u u_x = ½ (u²)_x: from u² on the grid straight to the spectrum of −½ ∂x.
-    return {"to_grid": to_grid, "to_modes": to_modes, "advect": -0.5 * to_modes @ derivative, "forcing": forcing}
+    advect = -0.5 * (2 * math.pi / LENGTH) * derivative @ to_modes
+    rows = {"to_grid": to_grid.T, "to_modes": to_modes.T, "advect": advect.T}
+    return {**{name: matrix.contiguous() for name, matrix in rows.items()}, "forcing": forcing}
 
 
 def _etdrk4_coefficients(dt: float) -> dict[str, Tensor]:
     """Kassam and Trefethen 2005, eqs. 26 to 29: φ functions as means over a circle, free of cancellation."""
-    k = 2 * math.pi / LENGTH * torch.arange(MODES, dtype=torch.float64)
-    wave = torch.cat([k, k[1:]])
+    wave = 2 * math.pi / LENGTH * wave_numbers(MODES)
     linear = (wave**2 - wave**4) * dt
     circle = torch.exp(1j * math.pi * (torch.arange(1, 65, dtype=torch.float64) - 0.5) / 64)
     z = linear[:, None] + circle
