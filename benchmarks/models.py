@@ -12,8 +12,9 @@ from benchmarks.table import run_table
 
 from invsolve.checks.speed import measure_speed
 from invsolve.pipeline import generate
-from invsolve.problem import Problem, solution_shape
+from invsolve.problem import Problem
 from invsolve.registry import MODELS, load_model
+from invsolve.shapes import solution_shape
 
 
 def measure(name: str, seed: int) -> tuple[object, ...]:

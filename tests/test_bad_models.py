@@ -45,6 +45,21 @@ class Mixing(Fine):
 class BadConstants(Fine):
     def make_constants(self): return {"t": torch.zeros(3)[5]}
 
+class Twice(Fine):
+    @property
+    def parameters(self): return (Parameter("a"), Parameter("a"))
+
+class Unnamed(Fine):
+    @property
+    def parameters(self): return (Parameter("a" + chr(0)),)
+
+class Unending(Fine):
+    @property
+    def parameters(self): return (Parameter("a", prior=Uniform(0, float("inf"))),)
+
+class PlainOptions(Fine):
+    class Options: count = 3
+
 class Guessing(Fine):
     def initial_guess(self, targets, g): return targets + 7
 """
@@ -74,11 +89,15 @@ def folder(tmp_path: Path) -> Path:
             "the initial guess of model 'm.py:Guessing' of example 0 has a = 7.1, outside",
         ),
         ("d", "Single", "", "returned float32 where float64 came in; keep the dtype of x, or solve with dtype float32"),
-        ("d", "Mixing", "", "mixes rows: y of example 0 depends on x of example 1"),
+        ("d", "Mixing", "", "mixes rows: x of example"),
         ("d", "BadConstants", "", "cannot be made: IndexError: index 5 is out of bounds"),
+        ("d", "Twice", "", "two parameters are called 'a'; rename one"),
+        ("d", "Unnamed", "", "name and unit must be printable text"),
+        ("d", "Unending", "", "Input should be a finite number"),
+        ("d", "PlainOptions", "", "its class Options must be a subclass of invsolve.Options"),
         ("d", "Fine", "-M count=two", "option 'count' of model 'm.py:Fine': Input should be a valid integer"),
         ("d", "Fine", "--prior", "prior: model 'm.py:Fine' has none"),
-        ("d", "Fine", "--covariance --max-evaluations 3", "max_evaluations must be at least 4 here"),
+        ("d", "Fine", "--covariance --max-evaluations 4", "max_evaluations must be at least 5 here"),
     ],
 )
 def test_one_line_tells_what_is_wrong(

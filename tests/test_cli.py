@@ -320,6 +320,10 @@ def test_inspect_tells_what_is_in_a_file(command: Command, wave_packets: Path) -
         assert words in solution
     with h5py.File(folder / "foreign.h5", "w") as file:
         file["entry/title"] = "nothing to solve"
+        file.attrs["settings"] = '{"a": NaN}'
+    assert json.loads(command("inspect", "foreign.h5", "--json", cwd=folder).stdout)["attributes"] == {
+        "settings": '{"a": NaN}'
+    }
     foreign = command("inspect", "foreign.h5", cwd=folder).stdout
     assert "entry/title" in foreign
     assert "has no 'targets'" in " ".join(foreign.split())

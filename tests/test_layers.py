@@ -27,7 +27,7 @@ FLOORS = [
     {"analysis"},
     {"jacobian"},
     {"problem"},
-    {"coordinates", "penalty"},
+    {"coordinates", "penalty", "shapes"},
     {"models", "data"},
     {"options", "config", "settings"},
     {"errors", "__init__"},

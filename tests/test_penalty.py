@@ -71,6 +71,20 @@ def test_what_makes_no_sense_is_refused() -> None:
         invsolve.solve(invsolve.generate("billiards", 2), prior=True)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_units_of_any_size(dtype: str) -> None:
+    class Charge(ForwardModel):
+        parameters = (Parameter("q", unit="C", initial=1.6e-19, prior=Normal(1.6e-19, 3e-20)),)
+
+        def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+            return x / 1e-19
+
+    data = Dataset(targets=np.array([[1.0], [2.0]]), sigma=np.array(0.3))
+    solution = invsolve.solve(data, Charge, prior=True, covariance=True, dtype=dtype)
+    np.testing.assert_allclose(solution.x[:, 0], [1.3e-19, 1.8e-19], rtol=1e-4)  # half way, by equal weights
+    np.testing.assert_allclose(solution.std_error[:, 0], 0.3e-19 / np.sqrt(2), rtol=1e-6)
+
+
 def test_guesses_are_moved_into_a_uniform_prior() -> None:
     class Guessing(Boxed):
         def initial_guess(self, targets: Tensor, identifiers: Identifiers) -> Tensor:

@@ -13,8 +13,9 @@ import invsolve
 from invsolve.data.dataset import Dataset
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Parameter
-from invsolve.problem import Problem, solution_shape
+from invsolve.problem import Problem
 from invsolve.registry import load_model
+from invsolve.shapes import solution_shape
 
 
 def make(data: Dataset, model: Any) -> Problem:
@@ -212,12 +213,62 @@ def test_integer_identifiers_stay_integers() -> None:
     np.testing.assert_allclose(invsolve.solve(data, lookup).x.ravel(), [8, 4, 2], atol=1e-4)
 
 
-def test_a_model_that_mixes_rows_is_refused() -> None:
-    data = Dataset(targets=np.zeros((5, 3)), x0=np.linspace(0, 1, 15).reshape(5, 3))
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda x: x - x.mean(0),
+        lambda x: x / x.norm(),
+        lambda x: x.flip(0),
+        lambda x: x.cumsum(0),
+        lambda x: x.flip(0).cumsum(0).flip(0),
+        lambda x: torch.cat([x[:-1], x[:1]]),
+        lambda x: torch.cat([x[1:], x[-1:]]),
+        lambda x: x.sort(0).values,
+    ],
+)
+@pytest.mark.parametrize("method", ["bfgs", "jpo"])
+def test_a_model_that_mixes_rows_is_refused(mix: Any, method: str) -> None:
+    data = Dataset(targets=np.zeros((9, 3)), x0=np.random.default_rng(0).normal(size=(9, 3)))
+    with pytest.raises(invsolve.ModelError, match="mixes rows: x of example . changes y of others"):
+        invsolve.solve(data, lambda x, identifiers: mix(x), method)
 
-    def centred(x: Tensor, identifiers: None) -> Tensor:
-        return x - x.mean(0)
 
-    for method in ("bfgs", "jpo"):
-        with pytest.raises(invsolve.ModelError, match="mixes rows: y of example 0 depends on x of example 1"):
-            invsolve.solve(data, centred, method)
+def test_steps_that_rows_share_are_no_reason_to_refuse() -> None:
+    data = Dataset(targets=np.zeros((9, 3)), x0=np.random.default_rng(0).normal(size=(9, 3)))
+    solution = invsolve.solve(data, lambda x, identifiers: x * (1 + 1e-7 * x.square().mean()))
+    np.testing.assert_allclose(solution.x, 0, atol=1e-4)
+
+
+def test_what_a_model_does_to_its_identifiers_is_not_seen_by_its_next_call() -> None:
+    t = np.linspace(0.5, 2, 8)[:, None]
+
+    def halving(x: Tensor, identifiers: dict[str, Tensor]) -> Tensor:
+        identifiers["t"] = identifiers["t"] * 0.5
+        return x * identifiers["t"]
+
+    solution = invsolve.solve(Dataset(targets=t, identifiers={"t": t}, x0=np.ones(1)), halving)
+    np.testing.assert_allclose(solution.x, 2, atol=1e-4)
+
+    def in_place(x: Tensor, identifiers: Tensor) -> Tensor:
+        return x * identifiers.mul_(0.5)
+
+    with pytest.raises(invsolve.ModelError, match="changes its identifiers in place"):
+        invsolve.solve(Dataset(targets=t, identifiers=t, x0=np.ones(1)), in_place)
+
+
+def test_one_guess_whose_shape_begins_with_n() -> None:
+    class Field(ForwardModel):
+        x_shape = (6, 3)
+
+        def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+            return x.sum(2)
+
+    data = Dataset(targets=np.ones((6, 6)), x0=np.arange(18.0).reshape(6, 3))
+    solution = invsolve.solve(data, Field, batch_size=2)
+    np.testing.assert_array_equal(solution.x_initial, np.broadcast_to(data.x0, (6, 6, 3)))
+
+
+def test_identifiers_that_no_signed_integer_holds_are_refused() -> None:
+    data = Dataset(targets=np.ones((2, 1)), identifiers=np.array([7, 2**63 + 5], dtype=np.uint64), x0=np.ones(1))
+    with pytest.raises(invsolve.DataError, match="identifiers hold 9223372036854775813"):
+        invsolve.solve(data, lambda x, identifiers: 1.0 * x)

@@ -55,12 +55,8 @@ class Coordinates:
         return x.clamp(self.x_lower, self.x_upper)
 
     def slope(self, x: Tensor) -> Tensor:
-        """∂x/∂z at x (b, d): (b, d), or (d,) where it is the same everywhere."""
+        """∂x/∂z at x (b, d), by which ∂L/∂x becomes ∂L/∂z: (b, d), or (d,) where it is the same everywhere."""
         return torch.where(self.is_log, self.scale * x, self.scale) if self._any_log else self.scale
-
-    def gradient_to_solver(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """∂L/∂z (b, d) from ∂L/∂x (b, d) at x."""
-        return gradient * self.slope(x)
 
 
 def projected(gradient: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

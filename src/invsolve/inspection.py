@@ -61,10 +61,14 @@ def _describe_dataset(dataset: Dataset) -> str:
     return f"dataset of {len(dataset)} examples, targets of shape {dataset.y_shape}{extra}"
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
         try:
-            decoded = json.loads(value) if value.startswith("{") else value
+            decoded = json.loads(value, parse_constant=_refuse_constant) if value.startswith("{") else value
         except ValueError:
             decoded = value
         return decoded if isinstance(decoded, dict | str) else value

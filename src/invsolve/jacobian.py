@@ -10,8 +10,11 @@ from invsolve.problem import Problem
 
 
 def jacobian_cost(d: int, m: int) -> int:
-    """Evaluations of F per row that `weighted_jacobian` takes at most, for d unknowns and m targets."""
-    return d if d <= m else 1
+    """Evaluations of F per row that `weighted_jacobian` takes at most, for d unknowns and m targets.
+
+    One is for the model that turns out to support no forward mode.
+    """
+    return d + 1 if d <= m else 1
 
 
 def weighted_jacobian(problem: Problem, rows: Tensor, x: Tensor) -> Tensor:
@@ -47,21 +50,24 @@ def _columns(problem: Problem, rows: Tensor, x: Tensor) -> Tensor:
     """Every example d times in the batch, each with a direction of its own: rows are independent, so it is one call."""
     b, d = x.shape
     repeated = rows.repeat_interleave(d)
+    problem.count(rows, evaluations=d, gradients=d)  # also if it fails: F is computed then
     directions = torch.eye(d, dtype=x.dtype, device=x.device).repeat(b, 1)
     derivative: Tensor = torch.func.jvp(
         lambda v: problem.residual(repeated, v), (x.repeat_interleave(d, dim=0),), (directions,)
     )[1]
-    problem.count(rows, evaluations=d, gradients=d)
     return derivative.reshape(b, d, -1).mT
 
 
 def _rows(problem: Problem, rows: Tensor, x: Tensor) -> Tensor:
-    residual, pull_back, *_ = torch.func.vjp(lambda v: problem.residual(rows, v), x)
+    """By plain autograd rather than `torch.func.vjp`, which takes no `autograd.Function` of the older form."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        residual = problem.residual(rows, x)
     m = residual.shape[1]
+    problem.count(rows, evaluations=1, gradients=m)
     gradients = []
     for k in range(m):
         weight = torch.zeros_like(residual)
         weight[:, k] = 1
-        gradients.append(pull_back(weight)[0])
-    problem.count(rows, evaluations=1, gradients=m)
+        gradients.append(torch.autograd.grad(residual, x, weight, retain_graph=k + 1 < m)[0])
     return torch.stack(gradients, dim=1)

@@ -137,6 +137,9 @@ def _make_model(cls: type[ForwardModel], name: str, options: dict[str, Any]) -> 
         raise ModelError(f"model '{name}' cannot be made: {first_line(error)}") from error
     if not all(isinstance(p, Parameter) for p in parameters):
         raise ModelError(f"model '{name}': parameters must be a tuple of invsolve.Parameter, found {parameters!r}")
+    names = [p.name for p in parameters]
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise ModelError(f"model '{name}': two parameters are called '{twice}'; rename one")
     if parameters and x_shape != (len(parameters),):
         raise ModelError(f"model '{name}': x_shape is {x_shape}, but there are {len(parameters)} parameters")
     return model

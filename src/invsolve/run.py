@@ -30,9 +30,10 @@ from invsolve.errors import ModelError, OptionError, OutputError
 from invsolve.jacobian import jacobian_cost
 from invsolve.methods.base import Budget, Method, RowMethod
 from invsolve.methods.joint import JointMethod
-from invsolve.problem import Conduct, Problem, solution_shape
+from invsolve.problem import Conduct, Problem
 from invsolve.registry import load_method, method_class, model_of
 from invsolve.settings import LEAST_EVALUATIONS, Settings, check_limits, choose_device, choose_dtype
+from invsolve.shapes import solution_shape
 
 RANGE = 4096  # examples that are solved and written as one piece
 
@@ -119,7 +120,7 @@ class Run:
 
     def _fit(self, method: JointMethod, pieces: Pieces, control: Control) -> None:
         """Let a joint method see all examples; what it found is a piece of its own, so that it is not lost either."""
-        rows = self.dataset.rows(0, len(self.dataset))
+        rows = self.dataset.rows(0, len(self.dataset), self.x_shape)
         problem = self._problem(rows, self.dtype)
         kept = pieces.get("fit")
         if kept is None:
@@ -145,7 +146,7 @@ class Run:
     def _solve_range(self, start: int, stop: int, control: Control) -> Columns:
         """Columns of the examples start ≤ i < stop."""
         batch = self.settings.batch_size
-        rows = self.dataset.rows(start, stop)
+        rows = self.dataset.rows(start, stop, self.x_shape)
         if self._fitted_problem is not None and self._loss_initial is not None:
             problem = self._fitted_problem.slice(start, stop)
             exact = problem.in_float64(rows)
@@ -204,7 +205,7 @@ class Run:
 
     def _not_run(self, start: int, stop: int) -> Columns:
         """Columns of examples that the run did not come to."""
-        problem = self._problem(self.dataset.rows(start, stop), torch.float64)
+        problem = self._problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
         zeros, unknown = np.zeros(stop - start, dtype=np.int64), np.full(stop - start, np.nan)
         return {
             "x": self._shaped(problem.x0),
@@ -237,7 +238,7 @@ class Run:
             return None
         losses = []
         for start, stop in self.ranges:
-            problem = self._problem(self.dataset.rows(start, stop), torch.float64)
+            problem = self._problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
             x = torch.from_numpy(np.asarray(self.dataset.x_true[start:stop], dtype=np.float64)).to(self.device)
             score = evaluate(problem, x.reshape(problem.x0.shape), self.settings.batch_size, differentiate=False)
             losses.append(score.loss.cpu().numpy())

@@ -89,6 +89,29 @@ def data(n: int = 40) -> Dataset:
     return Dataset(targets=targets, identifiers=identifiers, x0=np.ones(2), x_true=x)
 
 
+def leaving(x: Tensor, identifiers: Tensor) -> Tensor:
+    raise SystemExit(0)
+
+
+def in_place(x: Tensor, identifiers: Tensor) -> Tensor:
+    x *= 2
+    return sound(x, identifiers)
+
+
+def partly_raising(x: Tensor, identifiers: Tensor) -> Tensor:
+    if bool((identifiers[:, 0] > 0.9).any()):
+        raise ValueError("too much")
+    return sound(x, identifiers)
+
+
+def batched_only(x: Tensor, identifiers: Tensor) -> Tensor:
+    return sound(x, identifiers).reshape(40, 6)
+
+
+def cumulative(x: Tensor, identifiers: Tensor) -> Tensor:
+    return sound(x.cumsum(0), identifiers)
+
+
 def report(model: Any, dataset: Dataset | None = None) -> Report:
     return check_model(load_model(model), dataset or data(), torch.device("cpu"), speed=False)
 
@@ -112,6 +135,11 @@ def test_nothing_is_found_in_a_sound_model() -> None:
         (nowhere, "finite at x0", Verdict.FAULT, "finite in 0 of 40 rows; first not: loss of example 0 at x = 1, 1"),
         (partly, "finite at x0", Verdict.WARNING, "rows; first not"),
         (backward_only, "Jacobian", Verdict.WARNING, "only by the backward pass"),
+        (leaving, "shapes", Verdict.FAULT, "SystemExit"),
+        (in_place, "shapes", Verdict.FAULT, "in-place operation"),
+        (partly_raising, "finite at x0", Verdict.WARNING, "F raises ValueError: too much"),
+        (batched_only, "row independence", Verdict.FAULT, "RuntimeError"),
+        (cumulative, "row independence", Verdict.FAULT, "with other rows"),
         (lambda x, g: x, "shapes", Verdict.FAULT, r"the targets need \(40, 6\)"),
         (lambda x, g: 1 / 0, "shapes", Verdict.FAULT, "ZeroDivisionError"),
     ],
@@ -122,6 +150,41 @@ def test_each_defect_is_found_by_its_check(model: Any, check: str, verdict: Verd
     assert finding.verdict is verdict, finding.found
     assert re.search(words, finding.found)
     assert found.ok is all(f.verdict is not Verdict.FAULT for f in found.findings)
+
+
+def test_what_fails_in_single_rows_alone_is_a_finding_too() -> None:
+    def pairs(x: Tensor, identifiers: Tensor) -> Tensor:
+        if len(x) == 1:
+            raise ValueError("one is too few")
+        return sound(x, identifiers)
+
+    found = check_model(load_model(pairs), data(), torch.device("cpu"))
+    (finding,) = (f for f in found.findings if f.check == "speed")
+    assert finding.verdict is Verdict.FAULT
+    assert "one is too few" in finding.found
+
+
+def test_a_simulation_that_fails_is_no_reason_not_to_check() -> None:
+    class Unable(ForwardModel):
+        parameters = (Parameter("a", initial=1), Parameter("b", initial=1))
+
+        def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+            assert isinstance(identifiers, Tensor)
+            return sound(x, identifiers)
+
+        def draw_parameters(self, n: int, identifiers: Identifiers, generator: torch.Generator) -> Tensor:
+            raise NotImplementedError
+
+    assert report(Unable).ok
+
+
+def test_losses_in_tiny_units_are_noticed() -> None:
+    dataset = data()
+    dataset.targets = np.asarray(dataset.targets) * 1e-9
+    model = lambda x, identifiers: 1e-9 * sound(x, identifiers)  # noqa: E731
+    (finding,) = (f for f in report(model, dataset).findings if f.check == "gradient at x0")
+    assert finding.verdict is Verdict.WARNING
+    assert "where row methods stop" in finding.found
 
 
 def test_another_models_data_are_noticed() -> None:

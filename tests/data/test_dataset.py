@@ -62,3 +62,11 @@ def test_the_hash_tells_datasets_apart() -> None:
     assert one.sha256() == Dataset(targets=np.zeros((3, 2))).sha256()
     assert one.sha256() != Dataset(targets=np.zeros((2, 3))).sha256()
     assert one.sha256() != Dataset(targets=np.zeros((3, 2)), sigma=2.0).sha256()
+
+
+def test_masked_values_are_gaps_and_odd_tensors_are_refused() -> None:
+    masked = np.ma.masked_greater(np.arange(6).reshape(3, 2), 4)
+    np.testing.assert_array_equal(Dataset(targets=masked).targets, [[0, 1], [2, 3], [4, np.nan]])
+    for odd in (torch.ones(3, 2, dtype=torch.bfloat16), torch.eye(3).to_sparse()):
+        with pytest.raises(invsolve.DataError, match="targets is a tensor that NumPy cannot hold"):
+            Dataset(targets=odd)  # type: ignore[arg-type]

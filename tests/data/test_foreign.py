@@ -128,7 +128,7 @@ def test_a_start_in_numbers(tmp_path: Path) -> None:
     path = tmp_path / "d.h5"
     invsolve.write_dataset(path, invsolve.Dataset(targets=np.ones((3, 2))))
     data = invsolve.read_dataset(path, x0="1,0.5")
-    np.testing.assert_array_equal(data.x0, [1, 0.5])
+    np.testing.assert_array_equal(data.x0, [[1, 0.5]] * 3)
     assert data.sha256() != invsolve.read_dataset(path).sha256()  # another start is another problem
     with pytest.raises(invsolve.DataError, match="has no '1;2'"):
         invsolve.read_dataset(path, x0="1;2")

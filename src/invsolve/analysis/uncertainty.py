@@ -73,7 +73,7 @@ def _of_rows(problem: Problem, rows: Tensor, x: Tensor, loss: Tensor) -> Uncerta
     inverse, singular, condition = _inverse_normal(scaled)
     flags = _flags(problem, x, (variance[:, None] * inverse.diagonal(dim1=1, dim2=2)).sqrt(), singular)
     if problem.penalty is not None:
-        prior = torch.diag_embed(problem.penalty.precision.sqrt() * slope)
+        prior = torch.diag_embed(slope / problem.penalty.std)
         inverse, singular, _ = _inverse_normal(torch.cat([scaled, prior], dim=1))
     covariance = variance[:, None, None] * inverse * slope[:, :, None] * slope[:, None, :]
     beside = singular[:, :, None] | singular[:, None, :] | ~known[:, None, None]

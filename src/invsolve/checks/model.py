@@ -8,19 +8,23 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from invsolve.checks.report import Finding, Report, Verdict, examine, verdict_of_share
+from invsolve.checks.report import Finding, Report, Speed, Verdict, examine, verdict_of_share
 from invsolve.checks.speed import measure_speed
 from invsolve.data.dataset import Dataset
-from invsolve.errors import InvsolveError, ModelError, first_line
+from invsolve.errors import InvsolveError, first_line
 from invsolve.jacobian import weighted_jacobian
+from invsolve.methods.base import RowOptions
 from invsolve.models.base import ForwardModel
 from invsolve.models.parameters import Parameter
-from invsolve.problem import Conduct, Problem, solution_shape
+from invsolve.problem import Conduct, Problem
+from invsolve.shapes import solution_shape
 
 _ROWS = 64  # examples that are looked at
 _STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of finite differences, in typical changes
 _GRADIENT = 1e-5  # relative error of a right gradient: central differences of a smooth F in float64 do better
+_TOLERANCE: float = RowOptions.model_fields["grad_tolerance"].default
 _LIKE_X = "make constants like x: torch.linspace(..., dtype=x.dtype, device=x.device)"
+_NOWHERE = "no row has a finite y"
 _ROUNDING = 1e-9  # change of a row by rounding alone: products of another batch size, amplified a little by chaos
 
 
@@ -34,10 +38,11 @@ class ModelUnderCheck:
     seed: int = 0
     problem: Problem = field(init=False)
     drawn: Tensor = field(init=False)
+    speed: list[Speed] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        rows = self.data.rows(0, min(len(self.data), _ROWS))
         shape = solution_shape(self.model, self.data)
+        rows = self.data.rows(0, min(len(self.data), _ROWS), shape)
         conduct = Conduct(rows_apart=True)  # as far as evaluations go: whether it is so is a check of its own
         self.problem = Problem(self.model, rows, shape, self.device, torch.float64, conduct)
         self.drawn = _draw(self.problem, torch.Generator().manual_seed(self.seed))
@@ -47,10 +52,9 @@ class ModelUnderCheck:
         """Indices (b,) of all rows looked at."""
         return torch.arange(self.problem.n, device=self.device)
 
-    @property
-    def sound(self) -> Tensor:
-        """Those of them where F is finite at the drawn x: what is wrong with the others is another check's affair."""
-        loss, _ = self.problem.evaluate_user(self.rows, self.drawn, differentiate=False)
+    def sound(self, x: Tensor) -> Tensor:
+        """Those of them where F is finite at x (b, d): what is wrong with the others is another check's affair."""
+        loss, _ = self.problem.evaluate_user(self.rows, x, differentiate=False)
         return self.rows[torch.isfinite(loss)]
 
     @torch.no_grad()
@@ -68,12 +72,12 @@ def check_model(
         InvsolveError: model and data do not fit, so that there is nothing to look at.
     """
     subject = ModelUnderCheck(model, data, device, seed)
-    first = examine(_FIRST, subject)
-    report = Report(f"model '{model.name}' with {len(data)} examples", first)
+    report = Report(f"model '{model.name}' with {len(data)} examples", examine(_FIRST, subject))
     if report.ok:  # else nothing can be evaluated
         report.findings += examine(_CHECKS, subject)
-        if speed:
-            report.speed = measure_speed(subject.problem)
+    if report.ok and speed:
+        report.findings += examine((("speed", _speed),), subject)
+        report.speed = subject.speed
     return report
 
 
@@ -83,7 +87,7 @@ def _draw(problem: Problem, generator: torch.Generator) -> Tensor:
     cpu = {k: t.cpu() for k, t in known.items()} if isinstance(known, dict) else None if known is None else known.cpu()
     try:
         drawn = problem.model.draw_parameters(problem.n, cpu, generator).reshape(problem.n, problem.d).to(problem.x0)
-    except ModelError:  # it cannot be simulated
+    except (Exception, SystemExit):  # it cannot be simulated
         drawn = problem.x0.clone()
         for j in range(problem.d):
             drawn[:, j] = _draw_nearby(problem, j, generator).to(drawn)
@@ -91,7 +95,7 @@ def _draw(problem: Problem, generator: torch.Generator) -> Tensor:
 
 
 def _draw_nearby(problem: Problem, j: int, generator: torch.Generator) -> Tensor:
-    p = problem.parameters[j] if problem.parameters else Parameter("")
+    p = problem.parameters[j] if problem.parameters else Parameter("x")
     start = problem.x0[:, j].cpu()
     if p.prior is not None:
         return p.draw(problem.n, generator)
@@ -104,8 +108,7 @@ def _draw_nearby(problem: Problem, j: int, generator: torch.Generator) -> Tensor
 def _shapes(s: ModelUnderCheck) -> Finding:
     p = s.problem
     try:
-        with torch.no_grad():
-            p.residual(s.rows, p.x0)
+        p.evaluate_user(s.rows, p.x0)
     except InvsolveError as error:
         return Finding("shapes", Verdict.FAULT, str(error))
     known = "none"
@@ -118,13 +121,18 @@ def _shapes(s: ModelUnderCheck) -> Finding:
 
 def _single_precision(s: ModelUnderCheck) -> Finding:
     p = s.problem
-    single = Problem(s.model, s.data.rows(0, p.n), p.x_shape, s.device, torch.float32)
+    rows = s.sound(p.x0)
+    if not len(rows):
+        return Finding("float32", Verdict.SKIPPED, _NOWHERE)
+    single = Problem(s.model, s.data.rows(0, p.n, p.x_shape), p.x_shape, s.device, torch.float32)
     try:
         with torch.no_grad():
-            rounded = single.predict(s.rows, single.x0).reshape(p.n, -1).double()
+            rounded = single.predict(rows, single.x0[rows]).reshape(len(rows), -1).double()
     except Exception as error:
         return Finding("float32", Verdict.WARNING, f"--dtype float32 cannot be used: {first_line(error)}", _LIKE_X)
-    return Finding("float32", Verdict.OK, f"y at x0 differs by {_relative(rounded, s.y(s.rows, p.x0)):.1g} of itself")
+    return Finding(
+        "float32", Verdict.OK, f"y at x0 differs by {_relative(rounded, s.y(rows, p.x0[rows])):.1g} of itself"
+    )
 
 
 def _finite(s: ModelUnderCheck, name: str, x: Tensor, advice: str) -> Finding:
@@ -137,6 +145,8 @@ def _finite(s: ModelUnderCheck, name: str, x: Tensor, advice: str) -> Finding:
     i = int((~good).nonzero()[0])
     what = "gradient" if bool(torch.isfinite(loss[i])) else "loss"
     found = f"finite in {count} of {n} rows; first not: {what} of example {i} at x = {_numbers(x[i])}"
+    if s.problem.conduct.first_error is not None:
+        found += f"; F raises {s.problem.conduct.first_error[1]}"
     return Finding(name, verdict_of_share(count, n), found, advice)
 
 
@@ -194,22 +204,26 @@ def _gradient(s: ModelUnderCheck) -> Finding:
 
 
 def _gradient_at_start(s: ModelUnderCheck) -> Finding:
-    _, gradient = s.problem.evaluate_user(s.rows, s.problem.x0)
-    flat = int((gradient == 0).all(1).sum())
-    if flat == 0:
-        dead = (gradient == 0).all(0)
-        if bool(dead.any()):
-            names = [p.name for p in s.problem.parameters] or [f"x[{j}]" for j in range(s.problem.d)]
-            which = ", ".join(name for name, is_dead in zip(names, dead.tolist(), strict=True) if is_dead)
-            advice = "start elsewhere, or leave out what has no influence"
-            return Finding("gradient at x0", Verdict.WARNING, f"zero in every row for {which}", advice)
-        return Finding("gradient at x0", Verdict.OK, "nonzero in every row")
-    advice = "methods that go row by row cannot leave such a start: choose another x0, or use --method jpo"
-    return Finding("gradient at x0", Verdict.WARNING, f"zero in {flat} of {s.problem.n} rows", advice)
+    name, p = "gradient at x0", s.problem
+    _, gradient = p.evaluate_user(s.rows, p.x0)
+    if flat := int((gradient == 0).all(1).sum()):
+        advice = "methods that go row by row cannot leave such a start: choose another x0, or use --method jpo"
+        return Finding(name, Verdict.WARNING, f"zero in {flat} of {p.n} rows", advice)
+    if bool((dead := (gradient == 0).all(0)).any()):
+        names = [q.name for q in p.parameters] or [f"x[{j}]" for j in range(p.d)]
+        which = ", ".join(n for n, is_dead in zip(names, dead.tolist(), strict=True) if is_dead)
+        return Finding(name, Verdict.WARNING, f"zero in every row for {which}", "start elsewhere, or leave it out")
+    size = (gradient * p.coordinates.slope(p.x0)).abs().amax(1)
+    if small := int((size <= _TOLERANCE).sum()):
+        found = f"in {small} of {p.n} rows it is below {_TOLERANCE:g} per typical change, where row methods stop"
+        return Finding(
+            name, Verdict.WARNING, found, "give sigma, which makes losses a number of errors, or scale targets"
+        )
+    return Finding(name, Verdict.OK, "nonzero in every row")
 
 
 def _rows_apart(s: ModelUnderCheck) -> Finding:
-    rows, name = s.sound, "row independence"
+    rows, name = s.sound(s.drawn), "row independence"
     if len(rows) < 2:
         return Finding(name, Verdict.SKIPPED, "needs two examples with finite y")
     x = s.drawn[rows]
@@ -225,7 +239,10 @@ def _rows_apart(s: ModelUnderCheck) -> Finding:
         found = f"y of a row changes by {worst:.1g} of itself with other rows"
         advice = "steps of a solver that all rows share, or chaos: tighten its tolerance, or fix its steps"
         return Finding(name, Verdict.WARNING, found, advice)
-    advice = "row i of y must come from row i of x and identifiers alone: look for sums, means or norms over axis 0"
+    advice = (
+        "row i of y must come from row i of x and identifiers alone: look for sums, means or norms over axis 0, or a "
+        "solver with steps that all rows share"
+    )
     return Finding(name, Verdict.FAULT, f"y of a row changes by {worst:.1g} of itself with other rows", advice)
 
 
@@ -239,9 +256,11 @@ def _relative(a: Tensor, b: Tensor) -> float:
 
 
 def _repeatable(s: ModelUnderCheck) -> Finding:
-    rows, name = s.sound, "repeatability"
+    rows, name = s.sound(s.drawn), "repeatability"
+    if not len(rows):
+        return Finding(name, Verdict.SKIPPED, _NOWHERE)
     one, again = (s.y(rows, s.drawn[rows]) for _ in range(2))
-    difference = _relative(one, again) if len(rows) else 0.0
+    difference = _relative(one, again)
     if difference == 0:
         return Finding(name, Verdict.OK, "the same x gives the same y")
     verdict = Verdict.WARNING if difference < _ROUNDING else Verdict.FAULT
@@ -250,11 +269,15 @@ def _repeatable(s: ModelUnderCheck) -> Finding:
 
 
 def _forward_mode(s: ModelUnderCheck) -> Finding:
-    weighted_jacobian(s.problem, s.rows[:2], s.problem.x0[:2])
-    name = "Jacobian"
+    name, rows = "Jacobian", s.sound(s.problem.x0)[:2]
+    if not len(rows):
+        return Finding(name, Verdict.SKIPPED, _NOWHERE)
+    if not bool(torch.isfinite(weighted_jacobian(s.problem, rows, s.problem.x0[rows])).all()):
+        advice = "a backward pass that cannot be repeated, or NaN in it: --covariance would be unknown"
+        return Finding(name, Verdict.WARNING, f"not finite at x0 of example {int(rows[0])}", advice)
     if s.problem.d > s.problem.targets.shape[1] or s.problem.conduct.forward_mode:
-        return Finding(name, Verdict.OK, "torch.func derives F; --covariance can be used")
-    advice = "an operation without a forward derivative, such as a custom autograd.Function without jvp"
+        return Finding(name, Verdict.OK, "--covariance can be used")
+    advice = "an operation has no forward derivative: an autograd.Function without jvp, or an adaptive solver"
     return Finding(name, Verdict.WARNING, "only by the backward pass, target by target: --covariance is slow", advice)
 
 
@@ -272,13 +295,20 @@ def _truth(s: ModelUnderCheck) -> Finding:
     return Finding("x_true", Verdict.WARNING, found, advice)
 
 
+def _speed(s: ModelUnderCheck) -> Finding:
+    s.speed = measure_speed(s.problem)
+    best = min((m for m in s.speed if m.gradient_ms is not None), key=lambda m: m.gradient_ms or 0.0)
+    rate = 1000 / (best.gradient_ms or 1.0)
+    return Finding("speed", Verdict.OK, f"{rate:,.0f} rows a second with their gradients, at batch size {best.batch}")
+
+
 def _devices(s: ModelUnderCheck) -> Finding:
     if not torch.cuda.is_available():
         return Finding("devices", Verdict.OK, f"works on {s.device}; no CUDA device is here to try")
     p, name = s.problem, "devices"
     other = torch.device("cpu" if s.device.type == "cuda" else "cuda")
-    there = Problem(s.model, s.data.rows(0, p.n), p.x_shape, other, torch.float64)
-    rows = s.sound
+    there = Problem(s.model, s.data.rows(0, p.n, p.x_shape), p.x_shape, other, torch.float64)
+    rows = s.sound(s.drawn)
     try:
         with torch.no_grad():
             moved = there.predict(rows.to(other), s.drawn[rows].to(other)).reshape(len(rows), -1).to(s.device)

@@ -72,7 +72,7 @@ def examine(checks: Sequence[tuple[str, Callable[[Subject], Finding]]], subject:
     for name, check in checks:
         try:
             findings.append(check(subject))
-        except Exception as error:  # whatever another's code raises is what is to be found here
+        except (Exception, SystemExit) as error:  # whatever another's code raises is what is to be found here
             findings.append(Finding(name, Verdict.FAULT, first_line(error)))
     return findings
 

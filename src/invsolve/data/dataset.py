@@ -103,8 +103,8 @@ class Dataset:
         """Shape of one target."""
         return tuple(self.targets.shape[1:])
 
-    def rows(self, start: int, stop: int) -> Rows:
-        """Load examples start ≤ i < stop."""
+    def rows(self, start: int, stop: int, x_shape: tuple[int, ...] | None = None) -> Rows:
+        """Load examples start ≤ i < stop; `x_shape`, where it is known, tells a guess for each from one for all."""
         span = slice(start, stop)
         identifiers: Any = self.identifiers
         if isinstance(identifiers, Mapping):
@@ -113,7 +113,8 @@ class Dataset:
             identifiers = np.asarray(identifiers[span])
         x0 = self.x0
         if x0 is not None:
-            x0 = np.asarray(x0[span] if self.x0_per_row else x0[...])
+            per_row = self.x0_per_row if x_shape is None else tuple(x0.shape) == (len(self), *x_shape)
+            x0 = np.asarray(x0[span] if per_row else x0[...])
         return Rows(start, np.asarray(self.targets[span]), identifiers, x0, self._sigma_rows(span))
 
     @property
@@ -195,7 +196,12 @@ class Dataset:
 def _numeric(name: str, array: Any) -> Array:
     """`array` as something real-valued with a shape; lists and tensors become NumPy arrays."""
     if hasattr(array, "detach"):
-        array = array.detach().cpu().numpy()
+        try:
+            array = array.detach().cpu().numpy()
+        except (TypeError, RuntimeError):
+            raise DataError(f"{name} is a tensor that NumPy cannot hold ({array.dtype}, {array.layout})") from None
+    if isinstance(array, np.ma.MaskedArray):
+        array = np.ma.filled(array.astype(np.float64), np.nan)  # what is masked was not observed
     if not (hasattr(array, "shape") and hasattr(array, "dtype")):
         try:
             array = np.asarray(array)

@@ -64,7 +64,7 @@ def read_dataset(
     for part, name in {**asked, "x_true": "x_true", "names": "names"}.items():
         node = find_node(file, path, name)
         if node is None and part == "x0" and (guess := _numbers(name)) is not None:
-            arrays[part] = guess
+            arrays[part] = np.broadcast_to(guess, (*np.shape(arrays["targets"])[:1], len(guess)))
             continue
         if node is None:
             if part == "targets" or name != part:

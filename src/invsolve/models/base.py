@@ -38,6 +38,8 @@ class ForwardModel:
 
     def __init__(self, /, **options: object) -> None:
         self.name = self.name or type(self).__name__
+        if not (isinstance(self.Options, type) and issubclass(self.Options, BaseOptions)):
+            raise ModelError(f"model '{self.name}': its class Options must be a subclass of invsolve.Options")
         self.options = parse_options(type(self).Options, dict(options), f"model '{self.name}'")
         self._constants: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
 

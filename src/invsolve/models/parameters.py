@@ -12,10 +12,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 _strict = ConfigDict(extra="forbid")
+_finite = ConfigDict(extra="forbid", allow_inf_nan=False)
 _LEAST_MASS = 1e-3  # of a prior within the bounds: below, draws would be thrown away for ever
 
 
-@dataclass(frozen=True, config=_strict)
+@dataclass(frozen=True, config=_finite)
 class Uniform:
     """Uniform distribution on [low, high]."""
 
@@ -43,7 +44,7 @@ class Uniform:
         return low + (high - low) * torch.rand(n, dtype=torch.float64, generator=generator)
 
 
-@dataclass(frozen=True, config=_strict)
+@dataclass(frozen=True, config=_finite)
 class Normal:
     """Gaussian distribution."""
 
@@ -98,11 +99,13 @@ class Parameter:
 
     @model_validator(mode="after")
     def _consistent(self) -> Parameter:
+        if "\0" in self.name + self.unit or not (self.name + self.unit).isprintable() or not self.name:
+            raise ValueError(f"parameter {self.name!r}: name and unit must be printable text, the name not empty")
         if not self.lower < self.upper:
             raise ValueError(
                 f"parameter '{self.name}': bounds [{self.lower}, {self.upper}] are the wrong way round; swap them"
             )
-        if not self.lower <= self.initial <= self.upper:
+        if not (self.lower <= self.initial <= self.upper and math.isfinite(self.initial)):
             raise ValueError(
                 f"parameter '{self.name}': initial {self.initial} is outside its bounds [{self.lower}, {self.upper}]"
             )
