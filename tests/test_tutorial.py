@@ -22,11 +22,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def without_devices(text: str) -> str:
+    """The one line of `check` that depends on the machine is left out."""
+    return "\n".join(line for line in text.splitlines() if "devices" not in line)
+
+
 @pytest.mark.parametrize(("command", "output"), PAGE.sessions(), ids=[c for c, _ in PAGE.sessions()])
 def test_commands_print_what_is_shown(folder: Path, command: str, output: str) -> None:
     done = run(command, folder)
     assert done.returncode == 0, done.stderr
-    assert words(done.stdout) == words(output)
+    assert words(without_devices(done.stdout)) == words(without_devices(output))
     if command == "python table.py":
         assert numbers(done.stdout) == pytest.approx(numbers(output), rel=0.02, abs=0.011)
 
