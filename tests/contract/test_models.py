@@ -76,7 +76,8 @@ def test_gradients(name: str) -> None:
 def test_forward_derivatives(name: str) -> None:
     model = load_model(name)
     x, identifiers = sample(model, 3, seed=1)
-    direction, weight = (torch.randn_like(t) for t in (x, model(x, identifiers)))
+    generator = torch.Generator().manual_seed(2)
+    direction, weight = (torch.randn(t.shape, dtype=t.dtype, generator=generator) for t in (x, model(x, identifiers)))
     _, change = torch.func.jvp(lambda z: model(z, identifiers), (x,), (direction,))
     (gradient,) = torch.func.vjp(lambda z: model(z, identifiers), x)[1](weight)
     torch.testing.assert_close((change * weight).flatten(1).sum(1), (gradient * direction).sum(1))

@@ -39,8 +39,8 @@ class NavierStokes(ForwardModel):
 
     ω_t + u·∇ω = ν∆ω, m_t + u·∇m = κ∆m, u = (∂ψ/∂y, −∂ψ/∂x), ∆ψ = −ω, periodic on [0, 2π)², ν = κ = 0.01, and
     ω(0) = Σ_k a_k cos(k·r) + b_k sin(k·r), |kx|, |ky| ≤ 2. Identifiers m(0) and y = m(T) on 32 × 32 points [x, y].
-    Pseudo-spectral with the 2/3 rule, see `advection`; RK4 with diffusion as integrating factor (Canuto et al. 1988,
-    Spectral Methods in Fluid Dynamics, section 4.4), which makes diffusion exact.
+    Pseudo-spectral with the 2/3 rule, see `advection`; RK4 with diffusion as integrating factor, which makes diffusion
+    exact (IFRK4 in Kassam and Trefethen 2005, SIAM J. Sci. Comput. 26, 1214).
     """
 
     class Options(BaseOptions):
