@@ -230,7 +230,7 @@ class Problem:
             if self.blank is not None:
                 loss = loss.masked_fill(self.blank[rows], torch.inf)
         if probing:
-            self._check_rows_apart(y, x)
+            self._check_rows_apart(rows, y, x)
         if not differentiate:
             return loss.detach(), torch.zeros_like(x)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
@@ -298,7 +298,7 @@ class Problem:
                 f"(no .detach(), .item() or NumPy inside)"
             )
 
-    def _check_rows_apart(self, y: Tensor, x: Tensor) -> None:
+    def _check_rows_apart(self, rows: Tensor, y: Tensor, x: Tensor) -> None:
         """See that the y of one part of the rows depends on no x of the other part, nor the other way round.
 
         Where it does not, that gradient is exactly zero. A part in a thousand passes: adaptive steps that all rows
@@ -317,7 +317,7 @@ class Problem:
             size = gradient.abs().amax(1)
             other = torch.where(part, 0.0, size)
             if bool(other.max() > 1e-3 * size[part].max()):
-                j = self.start + int(other.argmax())
+                j = self.start + int(rows[other.argmax()])
                 raise ModelError(
                     f"model '{self.model.name}' mixes rows: x of example {j} changes y of others; row i of y must come "
                     f"from row i alone (look for a sum or mean over axis 0, or a solver with steps that all rows share)"
