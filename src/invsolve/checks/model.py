@@ -74,9 +74,7 @@ def check_model(
     subject = ModelUnderCheck(model, data, device, seed)
     report = Report(f"model '{model.name}' with {len(data)} examples", examine(_FIRST, subject))
     if report.ok:  # else nothing can be evaluated
-        report.findings += examine(_CHECKS, subject)
-    if report.ok and speed:
-        report.findings += examine((("speed", _speed),), subject)
+        report.findings += examine(_CHECKS + ((("speed", _speed),) if speed else ()), subject)
         report.speed = subject.speed
     return report
 
