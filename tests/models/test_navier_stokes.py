@@ -158,7 +158,7 @@ def test_half_observed() -> None:
     assert np.isnan(targets[:, 16:]).all()
     np.testing.assert_array_equal(targets[:, :16], np.asarray(whole.targets)[:, :16])
     assert half.model_options["observed"] == "half"
-    solution = invsolve.solve(half, max_evaluations=3)
+    solution = invsolve.solve(half, max_evaluations=6)
     assert (solution.loss < solution.loss_initial).all()
     fresh = invsolve.load_model("navier-stokes", observed="half")
     assert torch.isfinite(fresh(torch.from_numpy(solution.x), torch.from_numpy(np.asarray(half.identifiers)))).all()
