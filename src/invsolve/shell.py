@@ -24,6 +24,9 @@ def run_command_line(app: typer.Typer) -> NoReturn:
     """Run the command line; every way it can end is turned into its exit code here."""
     from typer.main import get_command
 
+    # Threads that wait for each other must not burn a core that another process needs: by default they spin so long that
+    # on a busy machine runs became up to 30 times slower. torch's OpenMP reads this when it is loaded, which is later.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if sys.stdout is None:  # closed by the shell (>&-)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):  # a name in a file may hold what no terminal can show
