@@ -24,8 +24,8 @@ def run_command_line(app: typer.Typer) -> NoReturn:
     """Run the command line; every way it can end is turned into its exit code here."""
     from typer.main import get_command
 
-    # Threads that wait for each other must not burn a core that another process needs: by default they spin so long that
-    # on a busy machine runs became up to 30 times slower. torch's OpenMP reads this when it is loaded, which is later.
+    # Threads that wait for each other must not burn a core that another process needs: by default they spin so long
+    # that runs on a busy machine became up to 30 times slower. torch's OpenMP reads this when it is loaded, later.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if sys.stdout is None:  # closed by the shell (>&-)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
