@@ -18,6 +18,7 @@ from invsolve.data.hdf5 import describe_file
 from invsolve.data.proposal import propose_parts
 from invsolve.data.store import DATASET, SOLUTION, read_dataset, read_solution
 from invsolve.errors import DataError, OptionError
+from invsolve.models.parameters import Normal, Uniform
 from invsolve.options import describe_options
 from invsolve.registry import load_model, method_class, model_class, registered
 
@@ -100,7 +101,7 @@ def describe_model(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": [
             {
                 "name": p.name, "unit": p.unit, "lower": p.lower, "upper": p.upper, "scale": p.scale,
-                "initial": p.initial, "prior": "" if p.prior is None else str(p.prior),
+                "initial": p.initial, "prior": _prior_text(p.prior),
             }
             for p in model.parameters
         ],
@@ -123,6 +124,13 @@ def write_new_model(path: Path, overwrite: bool) -> str:
     with written_aside(path, overwrite) as aside:
         aside.write_text(text.replace("MODEL.py", path.name).replace("  # type: ignore[override]", ""))
     return f"{path} written; now: {shlex.join(['invsolve', 'check', '--model', name])}"
+
+
+def _prior_text(prior: Uniform | Normal | None) -> str:
+    """As one would write it in code: "Uniform(0, 3.142)"."""
+    if prior is None:
+        return ""
+    return f"{type(prior).__name__}({', '.join(f'{value:.4g}' for value in vars(prior).values())})"
 
 
 def describe_method(name: str) -> dict[str, Any]:

@@ -27,14 +27,14 @@ def weighted_jacobian(problem: Problem, rows: Tensor, x: Tensor) -> Tensor:
         if _by_columns(problem):
             try:
                 return _columns(problem, rows, x)
-            except Exception:  # an operation without a forward derivative, or rows that raise
+            except (Exception, SystemExit):  # an operation without a forward derivative, or rows that raise
                 found = _rows(problem, rows, x)
                 problem.conduct.forward_mode = False
                 return found
         return _rows(problem, rows, x)
     except ModelError:
         raise
-    except Exception:
+    except (Exception, SystemExit):
         if len(rows) == 1:
             return x.new_full((1, problem.targets.shape[1], problem.d), torch.nan)
         half = len(rows) // 2
