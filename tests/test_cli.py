@@ -306,6 +306,10 @@ def test_compare_takes_finished_solutions_of_one_dataset(command: Command, wave_
     done = command("compare", "wp.gd.h5", "other.bfgs.h5", cwd=folder)
     assert done.returncode == 2
     assert "are not of the same dataset" in done.stderr
+    assert command("solve", "wp.h5", "--prior", "--out", "prior.h5", cwd=folder).returncode == 0
+    done = command("compare", "wp.bfgs.h5", "prior.h5", cwd=folder)
+    assert done.returncode == 2
+    assert "prior True and False" in done.stderr
 
 
 def test_inspect_tells_what_is_in_a_file(command: Command, wave_packets: Path) -> None:

@@ -156,8 +156,9 @@ def compare_solutions(paths: Sequence[str | Path], *, baseline: str | None = Non
         raise DataError("several solution files have the same name; rename one")
     (first, one), *others = read.items()
     for path, other in others:
-        for key in ("input_sha256", "model", "model_options"):
-            a, b = one.attributes.get(key), other.attributes.get(key)
+        for key in ("input_sha256", "model", "model_options", "prior"):
+            # A prior is a part of what was minimized; files of before there were any have none.
+            a, b = (s.attributes.get(key, False if key == "prior" else None) for s in (one, other))
             if a != b or len(one) != len(other):
                 raise DataError(f"{path} and {first} are not of the same dataset and model: {key} {b} and {a}")
     return _compared(solutions, _choose_baseline(list(solutions), baseline), _loss_true_of(one))
