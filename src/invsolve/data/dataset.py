@@ -173,6 +173,7 @@ class Dataset:
                     f"sigma has shape {sigma.shape}, which does not broadcast to targets {self.targets.shape}, "
                     f"nor is it ({len(self)},)"
                 )
+        self._refuse_ambiguous(sigma)
         offset = 0
         for block in _blocks(sigma):
             bad = ~(np.asarray(block) >= np.finfo(np.float64).tiny)
@@ -182,6 +183,17 @@ class Dataset:
                 place = [int(w) + (offset if axis == 0 else 0) for axis, w in enumerate(where)]
                 raise DataError(f"sigma must be > 0 everywhere, found {value} at {place}; mark gaps by NaN in targets")
             offset += len(block) if np.ndim(block) else 0
+
+    def _refuse_ambiguous(self, sigma: Array) -> None:
+        """n numbers for n examples of n targets each may be meant either way, unless they are all the same."""
+        n = len(self)
+        if sigma.shape == (n,) and n > 1 and len(self.targets.shape) > 1 and self.targets.shape[-1] == n:
+            values = np.asarray(sigma)
+            if (values != values[0]).any():
+                raise DataError(
+                    f"sigma of shape ({n},) can be one for each of {n} examples or for each of {n} targets; store it as "
+                    f"({n}, {', '.join('1' * (len(self.targets.shape) - 1))}) or (1, {n})"
+                )
 
     def _sigma_rows(self, span: slice) -> np.ndarray | None:
         if self.sigma is None:
