@@ -74,9 +74,7 @@ def test_masked_values_are_gaps_and_odd_tensors_are_refused() -> None:
 
 def test_sigma_that_can_be_meant_in_two_ways_is_refused() -> None:
     targets, sigma = np.zeros((3, 3)), np.array([1.0, 2.0, 3.0])
-    with pytest.raises(
-        invsolve.DataError, match=r"each of 3 examples or for each of 3 targets; .* \(3, 1\) or \(1, 3\)"
-    ):
+    with pytest.raises(invsolve.DataError, match=r"of 3 examples or for each of 3 targets; .* \(3, 1\) or \(1, 3\)"):
         Dataset(targets=targets, sigma=sigma)
     for clear in (sigma[:, None], sigma[None], np.full(3, 2.0)):
         assert Dataset(targets=targets, sigma=clear).sigma is not None

@@ -190,9 +190,10 @@ class Dataset:
         if sigma.shape == (n,) and n > 1 and len(self.targets.shape) > 1 and self.targets.shape[-1] == n:
             values = np.asarray(sigma)
             if (values != values[0]).any():
+                per_row = (n, *(1,) * (len(self.targets.shape) - 1))
                 raise DataError(
-                    f"sigma of shape ({n},) can be one for each of {n} examples or for each of {n} targets; store it as "
-                    f"({n}, {', '.join('1' * (len(self.targets.shape) - 1))}) or (1, {n})"
+                    f"sigma of shape ({n},) can be one for each of {n} examples or for each of {n} targets; store it "
+                    f"as {per_row} or (1, {n})"
                 )
 
     def _sigma_rows(self, span: slice) -> np.ndarray | None:
