@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
+from tests.documents import Page
 
 SOURCE = Path(__file__).parent / "plugin"
 
@@ -27,6 +28,11 @@ def plugged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     )
     assert done.returncode == 0, done.stderr
     return {**os.environ, "PYTHONPATH": str(folder / "site")}
+
+
+def test_the_docs_show_its_entry_points() -> None:
+    (shown,) = Page.read("docs/plugins.md").blocks("toml")
+    assert shown in (SOURCE / "pyproject.toml").read_text()
 
 
 def test_both_are_listed_with_their_package(command: Command, plugged: dict[str, str]) -> None:

@@ -199,7 +199,7 @@ def compare(
 
     signals: list[int] = []
     if len(data) > 1:
-        _refuse_with_solutions(ctx)
+        _refuse_all_but(ctx, {"data", "baseline", "as_json", "quiet", "config"}, "for finished solution files")
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
         names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
@@ -257,7 +257,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE.h5", help="dataset, solution or any HDF5 file")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in a dataset or solution file."""
+    """Show what is in any HDF5 file, and the command that solves it."""
     from invsolve import console
     from invsolve.inspection import inspect_file
 
@@ -270,6 +270,7 @@ def inspect(
 
 @app.command()
 def check(
+    ctx: typer.Context,
     data: Annotated[
         Path | None, typer.Argument(metavar="[DATA.h5]", help="dataset file; without one the model simulates its own")
     ] = None,
@@ -289,16 +290,21 @@ def check(
 ) -> None:
     """Check a model with a dataset, or a method: shapes, finiteness, gradients, row independence, speed."""
     from invsolve import console
-    from invsolve.checks import command
+    from invsolve.checks.command import check_model_with
+    from invsolve.checks.method import check_method
     from invsolve.options import split_assignments
 
     with contextlib.redirect_stdout(sys.stderr):
         if method is not None:
-            report = command.check_method_alone(method, split_assignments(option or [], "-O"), data, model)
+            _refuse_all_but(ctx, {"method", "option", "as_json"}, "where a method is checked on problems of its own")
+            report = check_method(method, split_assignments(option or [], "-O"))
         else:
+            _refuse(ctx, {"option"}, "without --method")
+            if data is None:
+                _refuse(ctx, {"targets", "identifiers", "x0", "sigma"}, "without DATA.h5")
             dataset = None if data is None else _dataset(data, targets, identifiers, x0, sigma)
             options = split_assignments(model_option or [], "-M")
-            report = command.check_model_with(dataset, model, options, device, seed)
+            report = check_model_with(dataset, model, options, device, seed)
     if as_json:
         _print_json(report.to_json())
     else:
@@ -421,14 +427,17 @@ def _no_table_of_one_method(ctx: typer.Context) -> None:
             raise OptionError(f"[options.{key}] in the config is for compare; solve takes one table [options]")
 
 
-def _refuse_with_solutions(ctx: typer.Context) -> None:
-    """Flags that say how to solve mean nothing where all is solved already."""
-    silent = {"data", "baseline", "as_json", "quiet", "config"}
+def _refuse(ctx: typer.Context, flags: set[str], where: str) -> None:
+    """See that none of these parameters is given where it would do nothing."""
     for parameter in ctx.command.params:
         name = parameter.name or ""
         source = ctx.get_parameter_source(name)
-        if name not in silent and source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP"):
-            raise OptionError(f"{parameter.opts[0]} has no meaning for finished solution files; leave it out")
+        if name in flags and source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP"):
+            raise OptionError(f"{parameter.opts[0]} has no meaning {where}; leave it out")
+
+
+def _refuse_all_but(ctx: typer.Context, flags: set[str], where: str) -> None:
+    _refuse(ctx, {parameter.name or "" for parameter in ctx.command.params} - flags, where)
 
 
 def _tell_what_happened(ended_early: bool, first_error: tuple[int, str] | None) -> None:

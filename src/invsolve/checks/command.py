@@ -1,13 +1,11 @@
-"""What the command `check` does with what it is given."""
+"""A model to check, from what the command line names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from invsolve.checks.method import check_method
 from invsolve.checks.model import check_model
 from invsolve.checks.report import Report
 from invsolve.data.dataset import Dataset
@@ -39,14 +37,3 @@ def check_model_with(
     except ModelError as error:
         raise ModelError(f"{error}; without priors, name a DATA.h5 to check it on") from None
     return check_model(loaded, replace(data, model=None, model_options={}), chosen, seed=seed)
-
-
-def check_method_alone(method: str, options: Mapping[str, Any], data: Path | None, model: str | None) -> Report:
-    """Check a registered method on problems of its own.
-
-    Raises:
-        OptionError: a dataset or model is named as well, or there is no such method.
-    """
-    if data is not None or model is not None:
-        raise OptionError("--method is checked on problems of its own; leave DATA.h5 and --model out")
-    return check_method(method, options)

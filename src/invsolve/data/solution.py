@@ -4,58 +4,50 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 
-class Status(IntEnum):
-    """Why work on an example ended."""
+class Code(IntEnum):
+    """A number in a column, with its meaning for a reader of the report."""
 
-    CONVERGED = 0
-    BUDGET = 1
-    STALLED = 2
-    NONFINITE = 3
-    NOT_RUN = 4
+    reason: str
 
-    @property
-    def reason(self) -> str:
-        """The cause and what to do, for a reader of the report."""
-        return _REASONS[self]
+    def __new__(cls, value: int, reason: str) -> Self:
+        code = int.__new__(cls, value)
+        code._value_, code.reason = value, reason
+        return code
 
 
-_REASONS = {
-    Status.CONVERGED: "the gradient is within tolerance, or what a step could gain is below the loss's rounding; "
-    "if the loss is high, this is a local minimum or a flat region",
-    Status.BUDGET: "evaluations, iterations or time ran out; raise the limit to go on",
-    Status.STALLED: "no step lowers the loss any further; the model may be rough or the tolerance below its precision",
-    Status.NONFINITE: "at the start the model is NaN, Inf or raises, or no target is observed; mend the data or it",
-    Status.NOT_RUN: "the run ended before this example was begun; run again",
-}
+class Status(Code):
+    """Why work on an example ended: each with the cause, and what to do."""
+
+    CONVERGED = (
+        0,
+        "the gradient is within tolerance, or what a step could gain is below the loss's rounding; "
+        "if the loss is high, this is a local minimum or a flat region",
+    )
+    BUDGET = 1, "evaluations, iterations or time ran out; raise the limit to go on"
+    STALLED = (
+        2,
+        "no step lowers the loss any further; the model may be rough or the tolerance below its precision",
+    )
+    NONFINITE = (
+        3,
+        "at the start the model is NaN, Inf or raises, or no target is observed; mend the data or it",
+    )
+    NOT_RUN = 4, "the run ended before this example was begun; run again"
 
 
-class Identifiability(IntEnum):
+class Identifiability(Code):
     """What the data tell of one parameter of one example."""
 
-    UNKNOWN = -1
-    DETERMINED = 0
-    WEAK = 1
-    SINGULAR = 2
-    AT_BOUND = 3
-
-    @property
-    def reason(self) -> str:
-        """The meaning, for a reader of the report."""
-        return _MEANINGS[self]
-
-
-_MEANINGS = {
-    Identifiability.UNKNOWN: "the Jacobian at x is not finite",
-    Identifiability.DETERMINED: "the data determine it",
-    Identifiability.WEAK: "its standard error exceeds what was known before: prior, bounds, or 100 % on a log scale",
-    Identifiability.SINGULAR: "the data do not tell it: another value, with others changed alike, fits as well",
-    Identifiability.AT_BOUND: "it lies on a bound, where the covariance says little",
-}
+    UNKNOWN = -1, "the Jacobian at x is not finite"
+    DETERMINED = 0, "the data determine it"
+    WEAK = 1, "its standard error exceeds what was known before: prior, bounds, or 100 % on a log scale"
+    SINGULAR = 2, "the data do not tell it: another value, with others changed alike, fits as well"
+    AT_BOUND = 3, "it lies on a bound, where the covariance says little"
 
 
 @dataclass

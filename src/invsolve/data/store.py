@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from invsolve.data.hdf5 import (
     stored_array,
     text_attribute,
 )
-from invsolve.data.solution import COLUMNS, OPTIONAL, Identifiability, Solution, Status
+from invsolve.data.solution import COLUMNS, OPTIONAL, Code, Identifiability, Solution, Status
 from invsolve.errors import DataError
 
 DATASET, SOLUTION = "invsolve-dataset", "invsolve-solution"
@@ -167,7 +166,7 @@ def write_solution_blocks(
             file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
 
 
-def _describe_flags(node: h5py.Dataset, flags: type[IntEnum]) -> None:
+def _describe_flags(node: h5py.Dataset, flags: type[Code]) -> None:
     """The meaning of an int8 column, by the CF conventions."""
     node.attrs["flag_values"] = np.array([int(f) for f in flags], dtype=np.int8)
     node.attrs["flag_meanings"] = " ".join(f.name.lower() for f in flags)
