@@ -1,73 +1,122 @@
-"""The Jacobian of the weighted residuals, row by row in batched calls."""
+"""The weighted residuals and their Jacobian, all examples in one batched call."""
 
 from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from invsolve.errors import ModelError
-from invsolve.problem import Problem
+from invsolve.problem import Batch, Problem
 
 
 def jacobian_cost(d: int, m: int) -> int:
-    """Evaluations of F per row that `weighted_jacobian` takes at most, for d unknowns and m targets.
+    """Evaluations of F per row that a first Jacobian takes at most, for d unknowns and m targets.
 
-    One is for the model that turns out to support no forward mode.
+    Those are for the model that turns out to support neither way of computing F once for all directions.
     """
-    return d + 1 if d <= m else 1
+    return d + 2 if d <= m else 1
 
 
 def weighted_jacobian(problem: Problem, rows: Tensor, x: Tensor) -> Tensor:
     """∂r/∂x (b, m, d) of r = (F − y*) / σ at the user's x (b, d), zero where nothing was observed; NaN where F fails.
 
-    Column by column in forward mode where there are fewer unknowns than targets and the model supports it, else row by
-    row in reverse mode; both over all examples at once, which counts d evaluations and gradients, or 1 and m.
+    Counted.
     """
-    try:
-        if _by_columns(problem):
+    m = problem.targets.shape[1]
+    failed = (x.new_full((1, m), torch.nan), x.new_full((1, m, problem.d), torch.nan), _one(x[:1]), 0 * _one(x[:1]))
+    _, jacobian, evaluations, gradients = problem.attempt(
+        lambda batch, v: linearized(problem, batch, v), "Jacobian", problem.batch(rows), x, failed=failed
+    )
+    problem.count(rows, evaluations=evaluations, gradients=gradients)
+    return jacobian
+
+
+def linearized(problem: Problem, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weighted residuals (b, m), their Jacobian (b, m, d) at the user's x, and the evaluations and gradients (b,) made.
+
+    In forward mode where there are no more unknowns than targets: F once with all d directions beside it where the
+    model can be vectorized over them, else every example d times with a direction each. In reverse mode, F once and a
+    backward pass for each of m targets, where there are fewer targets or the model has no forward derivatives. Which it
+    is, is found out at the first call and kept in `Conduct.jacobian_by`.
+    """
+    ways: dict[str, Callable[..., tuple[Tensor, Tensor, int, int]]] = {
+        "directions at once": _directions_at_once,
+        "repeated examples": _repeated_examples,
+        "backward passes": _backward_passes,
+    }
+    if problem.d > problem.targets.shape[1]:
+        found = _backward_passes(problem, batch, x)
+    elif problem.conduct.jacobian_by:
+        found = ways[problem.conduct.jacobian_by](problem, batch, x)
+    else:
+        spent = 0
+        for name, way in ways.items():
             try:
-                return _columns(problem, rows, x)
-            except (Exception, SystemExit):  # an operation without a forward derivative, or rows that raise
-                found = _rows(problem, rows, x)
-                problem.conduct.forward_mode = False
-                return found
-        return _rows(problem, rows, x)
-    except ModelError:
-        raise
-    except (Exception, SystemExit):
-        if len(rows) == 1:
-            return x.new_full((1, problem.targets.shape[1], problem.d), torch.nan)
-        half = len(rows) // 2
-        parts = (weighted_jacobian(problem, r, v) for r, v in ((rows[:half], x[:half]), (rows[half:], x[half:])))
-        return torch.cat(list(parts))
+                found = way(problem, batch, x)
+            except ModelError:
+                raise
+            except (Exception, SystemExit):  # an operation without such a derivative, or rows that raise
+                spent += problem.d if name == "repeated examples" else 1
+                if name == "backward passes":
+                    raise
+                continue
+            problem.conduct.jacobian_by = name
+            found = (*found[:2], found[2] + spent, found[3])
+            break
+    residual, jacobian, evaluations, gradients = found
+    return residual, jacobian, evaluations * _one(x), gradients * _one(x)
 
 
-def _by_columns(problem: Problem) -> bool:
-    return problem.d <= problem.targets.shape[1] and problem.conduct.forward_mode
+def _one(x: Tensor) -> Tensor:
+    return torch.ones(len(x), dtype=torch.int64, device=x.device)
 
 
-def _columns(problem: Problem, rows: Tensor, x: Tensor) -> Tensor:
-    """Every example d times in the batch, each with a direction of its own: rows are independent, so it is one call."""
+def _directions_at_once(problem: Problem, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor, int, int]:
     b, d = x.shape
-    repeated = rows.repeat_interleave(d)
-    problem.count(rows, evaluations=d, gradients=d)  # also if it fails: F is computed then
+    directions = torch.eye(d, dtype=x.dtype, device=x.device)[:, None, :].expand(d, b, d)
+
+    def along(v: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.func.jvp(lambda p: problem.residual(batch, p), (x,), (v,))  # type: ignore[return-value]
+
+    with _no_slow_loops(problem.conduct.jacobian_by == ""):
+        residual, derivative = torch.func.vmap(along, out_dims=(None, 2))(directions)  # type: ignore[arg-type]
+    return residual, derivative, 1, d
+
+
+@contextlib.contextmanager
+def _no_slow_loops(first: bool) -> Iterator[None]:
+    """At the first call, an operation that vmap would loop over, which it only warns of, is an error."""
+    if not first:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*performance drop.*")
+        yield
+
+
+def _repeated_examples(problem: Problem, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor, int, int]:
+    b, d = x.shape
+    repeated = batch.select(torch.arange(b, device=x.device).repeat_interleave(d))
     directions = torch.eye(d, dtype=x.dtype, device=x.device).repeat(b, 1)
-    derivative: Tensor = torch.func.jvp(
+    residual, derivative = torch.func.jvp(  # type: ignore[misc]
         lambda v: problem.residual(repeated, v), (x.repeat_interleave(d, dim=0),), (directions,)
-    )[1]
-    return derivative.reshape(b, d, -1).mT
+    )
+    return residual[::d], derivative.reshape(b, d, -1).mT, d, d
 
 
-def _rows(problem: Problem, rows: Tensor, x: Tensor) -> Tensor:
+def _backward_passes(problem: Problem, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor, int, int]:
     """By plain autograd rather than `torch.func.vjp`, which takes no `autograd.Function` of the older form."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        residual = problem.residual(rows, x)
+        residual = problem.residual(batch, x)
     m = residual.shape[1]
-    problem.count(rows, evaluations=1, gradients=m)
     gradients = []
     for k in range(m):
         weight = torch.zeros_like(residual)
         weight[:, k] = 1
         gradients.append(torch.autograd.grad(residual, x, weight, retain_graph=k + 1 < m)[0])
-    return torch.stack(gradients, dim=1)
+    return residual.detach(), torch.stack(gradients, dim=1), 1, m

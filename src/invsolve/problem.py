@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -23,25 +24,49 @@ from invsolve.penalty import Penalty
 class Conduct:
     """What a model has been seen to do, shared by all problems of a run."""
 
-    proven: set[bool] = field(default_factory=set)
-    """Evaluated without exception, without (False) and with a gradient (True). Until then an exception is held against
-    the model rather than against a row."""
+    proven: set[str] = field(default_factory=set)
+    """What was computed without exception: "loss", "gradient", "Jacobian". Until then an exception is held against the
+    model rather than against a row."""
     rows_apart: bool = False
     """Row i of y was seen to depend on no other row of x."""
-    forward_mode: bool = True
-    """Directional derivatives can be had without a backward pass; false once the model was seen not to support it."""
+    jacobian_by: str = ""
+    """How the model's Jacobian was had, see `jacobian.linearized`; empty before the first."""
     first_error: tuple[int, str] | None = None
     """The first exception that was held against a row: its example and what it said."""
 
 
-class _Gathered(NamedTuple):
-    """The data of the rows (b,) that are being evaluated."""
+class Batch(NamedTuple):
+    """The data of b rows that are evaluated together."""
 
-    rows: Tensor
-    targets: Tensor
-    observed: Tensor | None
-    weight: Tensor | None
-    identifiers: Identifiers
+    rows: Tensor  # (b,) their numbers in the problem
+    targets: Tensor  # (b, m), m the components of a target
+    observed: Tensor | None  # (b, m) bool, None where all is
+    weight: Tensor | None  # (b, m) 1/σ, None where it is 1
+    blank: Tensor | None  # (b,) bool: of which nothing was observed, None where there are none
+    identifiers: Identifiers  # each (b, ...)
+
+    def combine(self, change: Callable[..., Tensor], *others: Batch) -> Batch:
+        """`change` applied to every tensor, together with those of the other batches at its place."""
+        mine, theirs = self.tensors(), [other.tensors() for other in others]
+        return self.rebuilt([change(*parts) for parts in zip(mine, *theirs, strict=True)])
+
+    def select(self, keep: Tensor | slice) -> Batch:
+        """The data of the rows at the places `keep`."""
+        return self.combine(lambda t: t[keep])
+
+    def tensors(self) -> list[Tensor]:
+        """All that is there, in a fixed order."""
+        known = self.identifiers
+        given: list[Tensor] = [] if known is None else list(known.values()) if isinstance(known, dict) else [known]
+        return [t for t in self[:-1] if t is not None] + given
+
+    def rebuilt(self, tensors: Sequence[Tensor]) -> Batch:
+        """A batch of the same make from what `tensors` would give."""
+        parts = iter(tensors)
+        fixed = [None if t is None else next(parts) for t in self[:-1]]
+        known = self.identifiers
+        given: Identifiers = {k: next(parts) for k in known} if isinstance(known, dict) else next(parts, None)
+        return Batch(*fixed, given)  # type: ignore[arg-type, call-arg]
 
 
 class Problem:
@@ -91,7 +116,6 @@ class Problem:
         self.x0 = self._start(rows).to(device, dtype)
         self.evaluations = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros(n, dtype=torch.int64, device=device)
-        self._gathered: _Gathered | None = None
 
     def _weights(self, rows: Rows) -> Tensor | None:
         if rows.sigma is None:
@@ -158,7 +182,7 @@ class Problem:
             tensor = getattr(self, name)
             setattr(part, name, None if tensor is None else tensor[start:stop])
         part.identifiers = _apply(self.identifiers, lambda t: t[start:stop])
-        part.start, part.n, part._gathered = self.start + start, stop - start, None
+        part.start, part.n = self.start + start, stop - start
         return part
 
     def in_float64(self, rows: Rows) -> Problem:
@@ -170,13 +194,35 @@ class Problem:
         exact.evaluations, exact.gradients, exact._strict_dtype = self.evaluations, self.gradients, False
         return exact
 
+    def batch(self, rows: Tensor) -> Batch:
+        """The data of the rows (b,), which may be repeated."""
+
+        def pick(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t[rows]
+
+        return Batch(
+            rows, self.targets[rows], pick(self.observed), pick(self.weight), pick(self.blank),
+            _apply(self.identifiers, pick),
+        )  # fmt: skip
+
     def evaluate(self, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (b,), the prior's penalty included, and ∂L/∂z (b, d) of the rows (b,) at z (b, d), for a solver.
 
-        Where F or its gradient fails, or nothing was observed, the loss is +inf and the gradient 0.
+        Where F or its gradient fails, or nothing was observed, the loss is +inf and the gradient 0. Counted.
         """
+        loss, gradient = self.attempt(self.objective, "gradient", self.batch(rows), z, failed=self.nowhere(z))
+        self.count(rows, evaluations=1, gradients=1)
+        return loss, gradient
+
+    @staticmethod
+    def nowhere(z: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (1,) and gradient (1, d) of a row where F fails, as a solver is told them."""
+        return z.new_full((1,), torch.inf), torch.zeros_like(z[:1])
+
+    def objective(self, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What `evaluate` gives, not counted; what the model raises is not held back."""
         x = self.coordinates.to_user(z)
-        loss, gradient = self.evaluate_user(rows, x)
+        loss, gradient = self._loss_and_gradient(batch, x, differentiate=True)
         # One test for both: NaN and Inf stay so in a sum, and a product with zero makes either NaN.
         finite = torch.isfinite(loss + (gradient * 0).sum(1))
         slope = self.coordinates.slope(x)
@@ -186,70 +232,97 @@ class Problem:
         return loss.masked_fill(~finite, torch.inf), gradient.masked_fill(~finite[:, None], 0.0)
 
     def evaluate_user(self, rows: Tensor, x: Tensor, *, differentiate: bool = True) -> tuple[Tensor, Tensor]:
-        """Loss (b,) of the data alone and ∂L/∂x (b, d) at the user's x (b, d), as they are.
+        """Loss (b,) of the data alone and ∂L/∂x (b, d) at the user's x (b, d), as they are. Counted.
 
         The loss is +inf where F fails. Where only the gradient fails it holds NaN or Inf;
         unless `differentiate` it is 0.
         """
-        loss, gradient = self._attempt(rows, x, differentiate)
+        # The first scoring, which needs no gradient, has one made for what it tells of the model.
+        probing = not differentiate and not self.conduct.rows_apart and len(rows) > 1
+        compute = self._probed_loss if probing else partial(self._loss_and_gradient, differentiate=differentiate)
+        failed = x.new_full((1,), torch.inf), torch.full_like(x[:1], torch.nan)
+        what = "gradient" if differentiate else "loss"
+        loss, gradient = self.attempt(compute, what, self.batch(rows), x, failed=failed)
         self.count(rows, evaluations=1, gradients=int(differentiate))
         return torch.where(torch.isfinite(loss), loss, torch.inf), gradient
 
-    def count(self, rows: Tensor, *, evaluations: int, gradients: int) -> None:
-        """Add what was computed of each of the rows (b,)."""
-        self.evaluations.index_add_(0, rows, torch.full_like(rows, evaluations))
-        if gradients:
-            self.gradients.index_add_(0, rows, torch.full_like(rows, gradients))
+    def count(self, rows: Tensor, *, evaluations: int | Tensor, gradients: int | Tensor) -> None:
+        """Add what was computed of each of the rows (b,), the same for all or (b,)."""
+        for counts, more in ((self.evaluations, evaluations), (self.gradients, gradients)):
+            if isinstance(more, Tensor) or more:
+                counts.index_add_(0, rows, torch.as_tensor(more, device=rows.device).expand_as(rows))
 
-    def _attempt(self, rows: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
-        """One batched evaluation; where the model raises, the batch is halved until the guilty rows stand alone."""
+    def attempt(
+        self,
+        compute: Callable[..., tuple[Tensor, ...]],
+        what: str,
+        batch: Batch,
+        *args: Tensor,
+        failed: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        """`compute(batch, *args)`, losses (b,) and what belongs to them; where the model raises, rows apart.
+
+        Then the batch is halved until the guilty rows stand alone, whose results are `failed`, each (1, ...). `args`
+        and results have one row for each of the batch. `what` is computed, see `Conduct.proven`.
+
+        Raises:
+            ModelError: the model raises for every row, or is wrong in itself.
+        """
         try:
-            result = self._loss_and_gradient(rows, x, differentiate)
-        except ModelError:
+            result = compute(batch, *args)
+        except InvsolveError:
             raise
         except (Exception, SystemExit) as error:  # whatever the user's model raises
-            if differentiate not in self.conduct.proven and self._raises_everywhere(differentiate):
-                self._refuse(rows, error)
-            if len(rows) == 1:
-                self.conduct.first_error = self.conduct.first_error or (self.start + int(rows[0]), first_line(error))
-                return x.new_full((1,), torch.inf), torch.full_like(x, torch.nan)
-            half = len(rows) // 2
-            first = self._attempt(rows[:half], x[:half], differentiate)
-            second = self._attempt(rows[half:], x[half:], differentiate)
-            return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
-        self.conduct.proven.add(differentiate)
+            if what not in self.conduct.proven and self._raises_everywhere(differentiate=what != "loss"):
+                self._refuse(batch.rows, error)
+            half = len(batch.rows) // 2
+            if not half:
+                where = self.start + int(batch.rows[0])
+                self.conduct.first_error = self.conduct.first_error or (where, first_line(error))
+                return failed
+            first, second = (
+                self.attempt(compute, what, batch.select(part), *(a[part] for a in args), failed=failed)
+                for part in (slice(None, half), slice(half, None))
+            )
+            return tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
+        self.conduct.proven.add(what)
         return result
 
-    def _loss_and_gradient(self, rows: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
-        # The first scoring, which needs no gradient, has one made for what it tells of the model.
-        probing = not differentiate and not self.conduct.rows_apart and len(rows) > 1
-        with torch.set_grad_enabled(differentiate or probing):
-            x = x.detach().requires_grad_(differentiate or probing)
-            y = self.predict(rows, x)
-            loss = 0.5 * self._weighted(rows, y).square().sum(1)
-            if self.blank is not None:
-                loss = loss.masked_fill(self.blank[rows], torch.inf)
-        if probing:
-            self._check_rows_apart(rows, y, x)
+    def _loss_and_gradient(self, batch: Batch, x: Tensor, *, differentiate: bool) -> tuple[Tensor, Tensor]:
+        """Loss (b,) of the data and ∂L/∂x (b, d), 0 unless `differentiate`, as they are."""
+        with torch.set_grad_enabled(differentiate):
+            x = x.detach().requires_grad_(differentiate)
+            loss = self._data_loss(batch, self.residual(batch, x))
         if not differentiate:
-            return loss.detach(), torch.zeros_like(x)
+            return loss, torch.zeros_like(x)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
         return loss.detach(), gradient
 
-    def residual(self, rows: Tensor, x: Tensor) -> Tensor:
-        """(F − y*) / σ, (b, m), at the user's x (b, d), zero where nothing was observed; differentiable, not counted.
+    def _probed_loss(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            probed = x.detach().requires_grad_()
+            y = self.predict(batch, probed)
+        loss = self._data_loss(batch, self._weighted(batch, y.detach()))
+        self._check_rows_apart(batch.rows, y, probed)
+        return loss, torch.zeros_like(x)
 
-        Rows may be repeated.
-        """
-        return self._weighted(rows, self.predict(rows, x))
+    @staticmethod
+    def _data_loss(batch: Batch, residual: Tensor) -> Tensor:
+        loss = 0.5 * residual.square().sum(1)
+        return loss if batch.blank is None else loss.masked_fill(batch.blank, torch.inf)
 
-    def predict(self, rows: Tensor, x: Tensor) -> Tensor:
-        """y (b, *y_shape) of the rows (b,) at the user's x (b, d); not counted."""
-        known = self._gather(rows).identifiers
+    def residual(self, batch: Batch, x: Tensor) -> Tensor:
+        """(F − y*) / σ, (b, m), at the user's x (b, d), zero where nothing was observed; differentiable, not counted."""
+        return self._weighted(batch, self.predict(batch, x))
+
+    def predict(self, batch: Batch, x: Tensor) -> Tensor:
+        """y (b, *y_shape) at the user's x (b, d); not counted."""
+        known = batch.identifiers
         given: list[Tensor] = [] if known is None else list(known.values()) if isinstance(known, dict) else [known]
         before = [t._version for t in given]
         # A dict of its own: what the model does to it is not to be seen by the next call.
-        y: Tensor = self.model(x.reshape(len(rows), *self.x_shape), dict(known) if isinstance(known, dict) else known)
+        known = dict(known) if isinstance(known, dict) else known
+        y: Tensor = self.model(x.reshape(len(x), *self.x_shape), known)
         if any(t._version != v for t, v in zip(given, before, strict=True)):
             raise ModelError(
                 f"model '{self.model.name}' changes its identifiers in place; make new tensors instead (g = 2 * g, not "
@@ -258,24 +331,11 @@ class Problem:
         self._check_output(y, x)
         return y
 
-    def _weighted(self, rows: Tensor, y: Tensor) -> Tensor:
-        data = self._gather(rows)
-        residual = y.reshape(len(rows), -1).to(self.dtype) - data.targets
-        if data.observed is not None:
-            residual = torch.where(data.observed, residual, 0.0)
-        return residual if data.weight is None else residual * data.weight
-
-    def _gather(self, rows: Tensor) -> _Gathered:
-        # Many rounds in a row ask for the same rows: gather their data once.
-        if self._gathered is None or self._gathered.rows is not rows:
-
-            def pick(t: Tensor | None) -> Tensor | None:
-                return None if t is None else t[rows]
-
-            self._gathered = _Gathered(
-                rows, self.targets[rows], pick(self.observed), pick(self.weight), _apply(self.identifiers, pick)
-            )
-        return self._gathered
+    def _weighted(self, batch: Batch, y: Tensor) -> Tensor:
+        residual = y.reshape(len(y), -1).to(self.dtype) - batch.targets
+        if batch.observed is not None:
+            residual = torch.where(batch.observed, residual, 0.0)
+        return residual if batch.weight is None else residual * batch.weight
 
     def _check_output(self, y: object, x: Tensor) -> None:
         name, given = self.model.name, (len(x), *self.x_shape)
@@ -330,7 +390,7 @@ class Problem:
         for i in torch.linspace(0, self.n - 1, min(self.n, 64)).round().long().tolist():
             row = torch.tensor([i], device=self.device)
             try:
-                self._loss_and_gradient(row, self.x0[row], differentiate)
+                self._loss_and_gradient(self.batch(row), self.x0[row], differentiate=differentiate)
             except ModelError:
                 raise
             except (Exception, SystemExit):

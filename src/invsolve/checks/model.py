@@ -60,7 +60,7 @@ class ModelUnderCheck:
     @torch.no_grad()
     def y(self, rows: Tensor, x: Tensor) -> Tensor:
         """y (b, m), flat."""
-        return self.problem.predict(rows, x).reshape(len(rows), -1)
+        return self.problem.predict(self.problem.batch(rows), x).reshape(len(rows), -1)
 
 
 def check_model(
@@ -125,7 +125,7 @@ def _single_precision(s: ModelUnderCheck) -> Finding:
     single = Problem(s.model, s.data.rows(0, p.n, p.x_shape), p.x_shape, s.device, torch.float32)
     try:
         with torch.no_grad():
-            rounded = single.predict(rows, single.x0[rows]).reshape(len(rows), -1).double()
+            rounded = single.predict(single.batch(rows), single.x0[rows]).reshape(len(rows), -1).double()
     except Exception as error:
         return Finding("float32", Verdict.WARNING, f"--dtype float32 cannot be used: {first_line(error)}", _LIKE_X)
     return Finding(
@@ -273,7 +273,7 @@ def _forward_mode(s: ModelUnderCheck) -> Finding:
     if not bool(torch.isfinite(weighted_jacobian(s.problem, rows, s.problem.x0[rows])).all()):
         advice = "a backward pass that cannot be repeated, or NaN in it: --covariance would be unknown"
         return Finding(name, Verdict.WARNING, f"not finite at x0 of example {int(rows[0])}", advice)
-    if s.problem.d > s.problem.targets.shape[1] or s.problem.conduct.forward_mode:
+    if s.problem.d > s.problem.targets.shape[1] or s.problem.conduct.jacobian_by != "backward passes":
         return Finding(name, Verdict.OK, "--covariance can be used")
     advice = "an operation has no forward derivative: an autograd.Function without jvp, or an adaptive solver"
     return Finding(name, Verdict.WARNING, "only by the backward pass, target by target: --covariance is slow", advice)
@@ -309,7 +309,8 @@ def _devices(s: ModelUnderCheck) -> Finding:
     rows = s.sound(s.drawn)
     try:
         with torch.no_grad():
-            moved = there.predict(rows.to(other), s.drawn[rows].to(other)).reshape(len(rows), -1).to(s.device)
+            y = there.predict(there.batch(rows.to(other)), s.drawn[rows].to(other))
+            moved = y.reshape(len(rows), -1).to(s.device)
     except Exception as error:
         return Finding(name, Verdict.WARNING, f"works on {s.device}, not on {other}: {first_line(error)}", _LIKE_X)
     difference = _relative(moved, s.y(rows, s.drawn[rows]))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.checks.report import Speed
-from invsolve.problem import Problem
+from invsolve.problem import Batch, Problem
 
 BATCHES = (1, 64, 1024)
 _ENOUGH = 0.2  # seconds of measuring after which no repetition is added
@@ -30,18 +30,18 @@ def measure_speed(problem: Problem, batches: tuple[int, ...] = BATCHES) -> list[
 
 
 def _measure(problem: Problem, rows: Tensor) -> Speed:
-    x = problem.x0[rows]
+    x, data = problem.x0[rows], problem.batch(rows)
 
     def value() -> None:
         with torch.no_grad():
-            problem.residual(rows, x)
+            problem.residual(data, x)
 
     def gradient() -> None:
         z = x.detach().requires_grad_()
-        torch.autograd.grad(0.5 * problem.residual(rows, z).square().sum(), z)
+        torch.autograd.grad(0.5 * problem.residual(data, z).square().sum(), z)
 
     value_ms, gradient_ms = (1000 * _best(f, problem.device) / len(rows) for f in (value, gradient))
-    return Speed(len(rows), value_ms, gradient_ms, _memory(problem, rows, x) / 1e6)
+    return Speed(len(rows), value_ms, gradient_ms, _memory(problem, data, x) / 1e6)
 
 
 def _best(call: Callable[[], None], device: torch.device) -> float:
@@ -57,13 +57,13 @@ def _best(call: Callable[[], None], device: torch.device) -> float:
     return min(times[1:])
 
 
-def _memory(problem: Problem, rows: Tensor, x: Tensor) -> int:
+def _memory(problem: Problem, batch: Batch, x: Tensor) -> int:
     """Bytes of the tensors kept for the backward pass, on CUDA all that was allocated at the same time."""
     z = x.detach().requires_grad_()
     if problem.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(problem.device)
         before = torch.cuda.memory_allocated(problem.device)
-        torch.autograd.grad(problem.residual(rows, z).square().sum(), z)
+        torch.autograd.grad(problem.residual(batch, z).square().sum(), z)
         return torch.cuda.max_memory_allocated(problem.device) - before
     kept: dict[int, int] = {}
 
@@ -73,5 +73,5 @@ def _memory(problem: Problem, rows: Tensor, x: Tensor) -> int:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        problem.residual(rows, z).square().sum()
+        problem.residual(batch, z).square().sum()
     return sum(kept.values())
