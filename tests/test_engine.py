@@ -11,6 +11,7 @@ from torch import Tensor
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
 from invsolve.engine import RUNNING, Control, RowResults, RowState, run_rows
+from invsolve.methods.base import FirstOrder
 from invsolve.models.base import FunctionModel
 from invsolve.problem import Problem
 
@@ -21,7 +22,7 @@ class Walk(RowState):
     steps: Tensor
 
 
-class Walker:
+class Walker(FirstOrder):
     """Walks right in steps of one; a row ends as converged once its loss starts to rise."""
 
     def start(self, z: Tensor) -> Walk:
@@ -75,7 +76,7 @@ def test_finished_rows_leave_the_batch_at_once() -> None:
 def test_waiting_rows_take_the_free_places() -> None:
     p, recorder = problem([2.0, 0.0, 1.0, 0.0])
     results = run(p, slots=2)
-    assert recorder.calls == [[0, 1], [0, 1], [0, 2], [0, 2], [2, 3], [3]]
+    assert recorder.calls == [[0, 1], [0, 1], [0, 2], [0, 2], [3, 2], [3]]
     assert (results.status == Status.CONVERGED).all()
     assert results.z.ravel().tolist() == [2.0, 0.0, 1.0, 0.0]
 

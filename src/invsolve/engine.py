@@ -7,19 +7,21 @@ no row waits for another's. Finished rows leave the batch at once and waiting on
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from invsolve.data.solution import Status
-from invsolve.problem import Problem
+from invsolve.problem import Batch, Problem
 
 RUNNING = -1
 """Outcome of a row that goes on; the others are those of `Status`."""
@@ -41,9 +43,20 @@ class RowState:
         """The state of the rows at the indices `keep`."""
         return self.combine(lambda t: t[keep])
 
-    def append(self, other: Self) -> Self:
-        """This state's rows, then the other's."""
-        return self.combine(lambda mine, theirs: torch.cat([mine, theirs]), other)
+    def put(self, places: Tensor, other: Self) -> Self:
+        """This state with the other's rows at the indices `places`."""
+        return self.combine(lambda mine, theirs: mine.index_copy(0, places, theirs), other)
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in a fixed order."""
+        found: list[Tensor] = []
+        self.combine(lambda t: found.append(t) or t)  # type: ignore[func-returns-value]
+        return found
+
+    def rebuilt(self, tensors: Sequence[Tensor]) -> Self:
+        """A state of the same make from what `tensors` would give."""
+        parts = iter(tensors)
+        return self.combine(lambda _: next(parts))
 
     def where(self, condition: Tensor, other: Self) -> Self:
         """This state in the rows of `condition` (b,), the other one elsewhere."""
@@ -57,8 +70,41 @@ class RowState:
 S = TypeVar("S", bound=RowState)
 
 
+def worth(mask: Tensor) -> bool:
+    """Whether work for the rows of a mask (b,) is to be done, or may be left because there are none.
+
+    Always, where to ask would wait for a GPU, or would become a part of a compiled kernel.
+    """
+    return mask.device.type != "cpu" or _traced.get() or bool(mask.any())
+
+
+_traced: ContextVar[bool] = ContextVar("traced", default=False)
+
+
+@contextlib.contextmanager
+def traced() -> Iterator[None]:
+    """What runs within is recorded, to be compiled: it must not branch on values."""
+    token = _traced.set(True)
+    try:
+        yield
+    finally:
+        _traced.reset(token)
+
+
+class Evaluation(NamedTuple):
+    """What was computed at the trials of b rows."""
+
+    loss: Tensor  # (b,) what the method minimizes, +inf where F fails
+    derivatives: tuple[Tensor, ...]  # each (b, ...): what `advance` takes beside it
+    evaluations: Tensor  # (b,) int64 rows of F computed
+    gradients: Tensor  # (b,) int64 rows of F differentiated
+
+
 class RowStepper(Protocol, Generic[S]):
-    """The mathematics of a row method, for b active rows of d unknowns each."""
+    """The mathematics of a row method, for b rows of d unknowns each. Rows do not know of each other."""
+
+    cost: int
+    """Evaluations of F that a round may take, of each row."""
 
     def start(self, z: Tensor) -> S:
         """State of fresh rows; their first trial must be z (b, d) itself."""
@@ -68,10 +114,18 @@ class RowStepper(Protocol, Generic[S]):
         """Trial points (b, d), inside the bounds."""
         ...
 
-    def advance(self, state: S, loss: Tensor, gradient: Tensor) -> tuple[S, Tensor]:
-        """State and outcome (b,) int8 (RUNNING or a Status) after the trials gave `loss` (b,) and `gradient` (b, d).
+    def evaluate(self, problem: Problem, batch: Batch, state: S, trial: Tensor) -> Evaluation:
+        """What is to be known at the trials (b, d); a row for which the model raises harms no other."""
+        ...
 
-        The first loss of a row is finite; later ones may be +inf, with gradient 0.
+    def compute(self, problem: Problem, batch: Batch, state: S, trial: Tensor) -> Evaluation:
+        """The same as a function of its tensors alone, without a Python branch on their values, to be compiled."""
+        ...
+
+    def advance(self, *args: Any, **kwargs: Any) -> tuple[S, Tensor]:
+        """(state, loss, *derivatives): state and outcome (b,) int8 (RUNNING or a Status) after the trials gave these.
+
+        The first loss of a row is finite; later ones may be +inf, with derivatives 0.
         """
         ...
 
@@ -168,6 +222,177 @@ class RowResults:
         )
 
 
+@dataclass
+class Slots(RowState, Generic[S]):
+    """The rows that are being solved, one in each of b places."""
+
+    rows: Tensor  # (b,) int64
+    outcome: Tensor  # (b,) int8: RUNNING, or how the row has ended that still has the place
+    trial: Tensor  # (b, d)
+    best: Tensor  # (b,) lowest loss so far
+    best_z: Tensor  # (b, d)
+    iterations: Tensor  # (b,) int64
+    evaluations: Tensor  # (b,) int64, those made earlier included
+    gradients: Tensor  # (b,) int64
+    limit: Tensor  # (b,) int64 of evaluations
+    state: S
+
+
+def advance_slots(stepper: RowStepper[S], slots: Slots[S], found: Evaluation) -> Slots[S]:
+    """One transition of all rows; those that have ended stay as they are, whatever was computed in their places."""
+    active = slots.outcome == RUNNING
+    better = active & (found.loss < slots.best)
+    unborn = torch.isinf(found.loss) & torch.isinf(slots.best)
+    best_z = torch.where(better[:, None], slots.trial, slots.best_z)
+    state, outcome = stepper.advance(slots.state, found.loss, *found.derivatives)
+    evaluations = slots.evaluations + torch.where(active, found.evaluations, 0)
+    spent = (evaluations + stepper.cost > slots.limit) & (outcome == RUNNING)
+    outcome = outcome.masked_fill(spent, int(Status.BUDGET)).masked_fill(unborn, int(Status.NONFINITE))
+    outcome = torch.where(active, outcome, slots.outcome)
+    return Slots(
+        rows=slots.rows,
+        outcome=outcome,
+        trial=torch.where((outcome == RUNNING)[:, None], stepper.propose(state), best_z),
+        best=torch.where(better, found.loss, slots.best),
+        best_z=best_z,
+        iterations=torch.where(active, stepper.iterations(state), slots.iterations),
+        evaluations=evaluations,
+        gradients=slots.gradients + torch.where(active, found.gradients, 0),
+        limit=slots.limit,
+        state=state,
+    )
+
+
+class Kernels:
+    """The two computations of a round, as they are written."""
+
+    width: int | None = None
+    """The number of places that they are made for, None where it does not matter."""
+
+    def evaluate(self, stepper: RowStepper[S], problem: Problem, batch: Batch, slots: Slots[S]) -> Evaluation:
+        """What is to be known at the trials."""
+        return stepper.evaluate(problem, batch, slots.state, slots.trial)
+
+    def advance(self, stepper: RowStepper[S], slots: Slots[S], found: Evaluation) -> Slots[S]:
+        """One transition of all rows."""
+        return advance_slots(stepper, slots, found)
+
+
+class Rounds(Generic[S]):
+    """The rounds that solve all rows of a problem, at most `width` of them at a time.
+
+    A row that has ended leaves its place to a waiting one. That is looked after once a sixteenth of the rows in the
+    places have ended, and where none wait any more the batch shrinks instead: to copy data costs less than to evaluate
+    F for nothing, but not always less than to do so once. Kernels that are made for one width keep it to the end.
+    """
+
+    def __init__(
+        self, stepper: RowStepper[S], problem: Problem, z0: Tensor, limit: Tensor, width: int, kernels: Kernels
+    ) -> None:
+        self.stepper, self.problem, self.z0, self.limit, self.kernels = stepper, problem, z0, limit, kernels
+        self.results = RowResults.unstarted(z0)
+        # A row without an evaluation left cannot even be begun.
+        hopeless = problem.evaluations + stepper.cost > limit
+        self.results.status[hopeless] = int(Status.BUDGET)
+        self.waiting = (~hopeless).nonzero().squeeze(1)
+        width = kernels.width or width
+        fresh, self.waiting = self.waiting[:width], self.waiting[width:]
+        self.running = len(fresh)
+        if kernels.width and self.running:
+            fresh = torch.cat([fresh, fresh[:1].expand(width - self.running)])
+        self.slots, self.batch = self._begun(fresh), problem.batch(fresh)
+        self._vacate(torch.arange(len(fresh), device=z0.device) >= self.running)
+        self._every = 1 if z0.device.type == "cpu" else ROUNDS_BETWEEN_LOOKS
+        self._round = 0
+
+    def _begun(self, rows: Tensor) -> Slots[S]:
+        z, zeros = self.z0[rows], torch.zeros_like(rows)
+        state = self.stepper.start(z)
+        return Slots(
+            rows=rows,
+            outcome=torch.full_like(rows, RUNNING, dtype=torch.int8),
+            trial=z,
+            best=z.new_full((len(rows),), torch.inf),
+            best_z=z,
+            iterations=zeros,
+            evaluations=self.problem.evaluations[rows],
+            gradients=self.problem.gradients[rows],
+            limit=self.limit[rows],
+            state=state,
+        )
+
+    def step(self) -> None:
+        """One evaluation of all rows in their places, one transition, and new rows for those that have ended."""
+        found = self.kernels.evaluate(self.stepper, self.problem, self.batch, self.slots)
+        self.slots = self.kernels.advance(self.stepper, self.slots, found)
+        self._round += 1
+        if self._round % self._every == 0:
+            self._look()
+
+    def _look(self) -> None:
+        ended = self.slots.outcome != RUNNING
+        count = int(ended.sum())
+        self.running = len(ended) - count
+        if not count or (self.running and 16 * count < len(ended)):
+            return
+        self._store(ended)
+        fresh, self.waiting = self.waiting[:count], self.waiting[count:]
+        if len(fresh):
+            self._fill(ended.nonzero().squeeze(1)[: len(fresh)], fresh)
+        if len(fresh) < count and not self.kernels.width:
+            keep = (self.slots.outcome == RUNNING).nonzero().squeeze(1)
+            self.slots, self.batch = self.slots.select(keep), self.batch.select(keep)
+
+    def _fill(self, places: Tensor, rows: Tensor) -> None:
+        self.slots = self.slots.put(places, self._begun(rows))
+        new = self.problem.batch(rows)
+        self.batch = self.batch.combine(lambda mine, theirs: mine.index_copy_(0, places, theirs), new)
+        self.running += len(rows)
+
+    def _vacate(self, which: Tensor) -> None:
+        """Mark the places of the mask `which` (b,) as without a row of their own."""
+        slots = self.slots
+        outcome = slots.outcome.masked_fill(which, int(Status.NOT_RUN))
+        self.slots = replace(slots, rows=slots.rows.masked_fill(which, NOBODY), outcome=outcome)
+
+    def _store(self, which: Tensor) -> None:
+        """Keep what was found for the rows in the places of the mask `which` (b,), and vacate them."""
+        slots, results = self.slots, self.results
+        self._vacate(which)
+        which = which & (slots.rows != NOBODY)
+        rows = slots.rows[which]
+        results.z[rows], results.best[rows] = slots.best_z[which], slots.best[which]
+        results.status[rows], results.iterations[rows] = slots.outcome[which], slots.iterations[which]
+        self.problem.evaluations[rows], self.problem.gradients[rows] = slots.evaluations[which], slots.gradients[which]
+
+    def finish(self) -> RowResults:
+        """What was found; rows that have not ended are out of budget."""
+        going = self.slots.outcome == RUNNING
+        self.slots = replace(self.slots, outcome=self.slots.outcome.masked_fill(going, int(Status.BUDGET)))
+        self._store(torch.ones_like(going))
+        return self.results
+
+    def progress(self, stage: str) -> Progress:
+        """What a display is told."""
+        problem, slots = self.problem, self.slots
+        done = problem.n - len(self.waiting) - self.running
+        begun = slots.rows != NOBODY
+        best = torch.cat([self.results.best, slots.best[begun]])
+        more = (slots.evaluations[begun] - problem.evaluations[slots.rows[begun]]).sum()
+        return Progress(
+            stage=stage,
+            total=problem.n,
+            done=done,
+            fraction=done / problem.n,
+            evaluations=int(problem.evaluations.sum() + more),
+            losses=best[torch.isfinite(best)],
+        )
+
+
+NOBODY = -1  # in the place of a row's number
+ROUNDS_BETWEEN_LOOKS = 8  # on a GPU, where to ask how many rows have ended waits for all that is under way
+
+
 def run_rows(
     stepper: RowStepper[S],
     problem: Problem,
@@ -177,64 +402,14 @@ def run_rows(
     slots: int,
     control: Control,
     stage: str = "solve",
+    kernels: Kernels | None = None,
 ) -> RowResults:
     """Solve every row of `problem` from z0 (n, d), at most `slots` of them at a time.
 
     `limit` (n,) int64 bounds `problem.evaluations` of each row, those made earlier included.
     """
-    results = RowResults.unstarted(z0)
-    device = z0.device
-    waiting = torch.arange(problem.n, device=device)
-    # A row without an evaluation left cannot even be begun.
-    begun_out = problem.evaluations >= limit
-    results.status[begun_out] = int(Status.BUDGET)
-    waiting = waiting[~begun_out]
-    rows = waiting[:0]
-    state: S | None = None
-    while len(rows) or len(waiting):
-        if control.stopped:
-            results.status[rows] = int(Status.BUDGET)
-            break
-        if len(waiting) and len(rows) < slots:
-            fresh, waiting = waiting[: slots - len(rows)], waiting[slots - len(rows) :]
-            begun = stepper.start(z0[fresh])
-            state = begun if state is None or not len(rows) else state.append(begun)
-            rows = torch.cat([rows, fresh])
-        assert state is not None
-        trial = stepper.propose(state)
-        loss, gradient = problem.evaluate(rows, trial)
-        unborn = torch.isinf(loss) & torch.isinf(results.best[rows])
-        _keep_best(results, rows, trial, loss)
-        state, outcome = stepper.advance(state, loss, gradient)
-        spent = (problem.evaluations[rows] >= limit[rows]) & (outcome == RUNNING)
-        outcome = outcome.masked_fill(spent, int(Status.BUDGET)).masked_fill(unborn, int(Status.NONFINITE))
-        finished = outcome != RUNNING
-        if bool(finished.any()):
-            results.status[rows[finished]] = outcome[finished]
-            results.iterations[rows] = stepper.iterations(state)
-            keep = (~finished).nonzero().squeeze(1)
-            rows, state = rows[keep], state.select(keep)
-        left = len(rows) + len(waiting)
-        control.report(partial(_progress, stage, problem, results, left))
-    if state is not None and len(rows):
-        results.iterations[rows] = stepper.iterations(state)
-    return results
-
-
-def _keep_best(results: RowResults, rows: Tensor, trial: Tensor, loss: Tensor) -> None:
-    best, z = results.best[rows], results.z[rows]
-    better = loss < best
-    results.best[rows] = torch.where(better, loss, best)
-    results.z[rows] = torch.where(better[:, None], trial, z)
-
-
-def _progress(stage: str, problem: Problem, results: RowResults, left: int) -> Progress:
-    done = problem.n - left
-    return Progress(
-        stage=stage,
-        total=problem.n,
-        done=done,
-        fraction=done / problem.n,
-        evaluations=int(problem.evaluations.sum()),
-        losses=results.best[torch.isfinite(results.best)],
-    )
+    rounds = Rounds(stepper, problem, z0, limit, slots, kernels or Kernels())
+    while rounds.running and not control.stopped:
+        rounds.step()
+        control.report(partial(rounds.progress, stage))
+    return rounds.finish()

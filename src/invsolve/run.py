@@ -264,7 +264,7 @@ class Run:
     def _budget(self) -> Budget:
         most = self.settings.max_evaluations
         left = None if most is None else most - self._kept_back
-        return Budget(left, self.settings.batch_size, self.refiner is not None)
+        return Budget(left, self.settings.batch_size, refined=self.refiner is not None)
 
     @property
     def _kept_back(self) -> int:

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from invsolve.engine import Control, RowResults, RowStepper, run_rows
+from invsolve.engine import Control, Evaluation, Kernels, RowResults, RowStepper, run_rows
 from invsolve.options import Options as BaseOptions
 from invsolve.options import parse_options
-from invsolve.problem import Problem
+from invsolve.problem import Batch, Problem
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Budget:
 
     max_evaluations: int | None = None  # per example, those counted by the problem already included
     slots: int = 1024  # examples in one batched call, at most
+    kernels: Kernels | None = None  # of a row method's rounds, where they are compiled
     refined: bool = False  # whether a refinement follows, for which a joint method leaves evaluations
 
     def limit(self, problem: Problem) -> Tensor:
@@ -62,6 +63,26 @@ class RowOptions(BaseOptions):
     max_iterations: int = Field(1000, ge=1, description="accepted steps per example at most")
 
 
+class FirstOrder:
+    """What a stepper is that takes loss and gradient: a base of such."""
+
+    cost = 1
+
+    def evaluate(self, problem: Problem, batch: Batch, state: Any, trial: Tensor) -> Evaluation:
+        """Loss (b,) and gradient (b, d) at the trials (b, d), +inf and 0 where F fails."""
+        compute = problem.objective
+        loss, gradient = problem.attempt(compute, "gradient", batch, trial, failed=problem.nowhere(trial))
+        return self._evaluation(loss, gradient)
+
+    def compute(self, problem: Problem, batch: Batch, state: Any, trial: Tensor) -> Evaluation:
+        """The same, for a model that does not raise."""
+        return self._evaluation(*problem.objective(batch, trial))
+
+    def _evaluation(self, loss: Tensor, gradient: Tensor) -> Evaluation:
+        one = torch.ones_like(loss, dtype=torch.int64)
+        return Evaluation(loss, (gradient,), one, one)
+
+
 class RowMethod(Method):
     """A method that is a state machine of its rows, run by the engine."""
 
@@ -78,4 +99,5 @@ class RowMethod(Method):
             slots=budget.slots,
             control=control,
             stage=self.name,
+            kernels=budget.kernels,
         )

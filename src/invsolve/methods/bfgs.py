@@ -11,8 +11,8 @@ from torch import Tensor
 
 from invsolve.coordinates import projected
 from invsolve.data.solution import Status
-from invsolve.engine import RUNNING, RowState
-from invsolve.methods.base import RowMethod, RowOptions
+from invsolve.engine import RUNNING, RowState, worth
+from invsolve.methods.base import FirstOrder, RowMethod, RowOptions
 from invsolve.methods.line_search import LineSearch, Verdict, begin_search, continue_search
 from invsolve.problem import Problem
 
@@ -35,7 +35,7 @@ class BfgsState(RowState):
     search: LineSearch
 
 
-class BfgsStepper:
+class BfgsStepper(FirstOrder):
     """One transition of all rows: judge the trial, then accept and turn, or search on along the same line."""
 
     def __init__(self, options: Bfgs.Options, lower: Tensor, upper: Tensor) -> None:
@@ -121,7 +121,7 @@ class BfgsStepper:
         y = torch.where(s == 0, 0.0, y)  # a component held by its bound tells nothing about the others
         sy, yy = (s * y).sum(1), y.square().sum(1)
         safe = moved & (sy > 1e-10 * s.norm(dim=1) * yy.sqrt())
-        if not bool(safe.any()):
+        if not worth(safe):
             return state.inverse, state.unscaled
         # Before the first update the identity takes the scale of the curvature just seen (N&W eq. 6.20).
         first = (safe & state.unscaled)[:, None, None]
@@ -136,7 +136,7 @@ class BfgsStepper:
 
     def _turn(self, state: BfgsState, turning: Tensor) -> BfgsState:
         """A new direction and a new line search for the rows `turning`."""
-        if not bool(turning.any()):
+        if not worth(turning):
             return state
         z, g = state.z, state.gradient
         free = projected(g, z, self.lower, self.upper) == g

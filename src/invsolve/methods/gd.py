@@ -12,7 +12,7 @@ from torch import Tensor
 from invsolve.coordinates import projected
 from invsolve.data.solution import Status
 from invsolve.engine import RUNNING, RowState, RowStepper
-from invsolve.methods.base import RowMethod, RowOptions
+from invsolve.methods.base import FirstOrder, RowMethod, RowOptions
 from invsolve.problem import Problem
 
 SUFFICIENT_DECREASE = 1e-4
@@ -31,7 +31,7 @@ class DescentState(RowState):
     born: Tensor  # (b,) bool: the start has been evaluated
 
 
-class DescentStepper:
+class DescentStepper(FirstOrder):
     """Steepest descent with backtracking: the step halves until the loss falls enough, and doubles when it did."""
 
     def __init__(self, options: Gd.Options, lower: Tensor, upper: Tensor) -> None:
@@ -90,7 +90,7 @@ class AdamState(RowState):
     iterations: Tensor  # (b,) int64
 
 
-class AdamStepper:
+class AdamStepper(FirstOrder):
     """Adam with moments per row; a row's learning rate halves when its loss has not fallen for `patience` trials."""
 
     def __init__(self, options: Gd.Options, lower: Tensor, upper: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from invsolve import ForwardModel, Parameter, Status, Uniform
 from invsolve.coordinates import projected
 from invsolve.engine import RUNNING, RowState
-from invsolve.methods.base import RowMethod, RowOptions
+from invsolve.methods.base import FirstOrder, RowMethod, RowOptions
 from invsolve.problem import Problem
 
 
@@ -37,7 +37,7 @@ class BarzilaiBorweinState(RowState):
     iterations: Tensor  # (b,)
 
 
-class BarzilaiBorweinStepper:
+class BarzilaiBorweinStepper(FirstOrder):
     """z ← z − (s·s / s·y) g, projected (Barzilai and Borwein 1988, IMA J. Numer. Anal. 8, 141)."""
 
     def __init__(self, options: RowOptions, lower: Tensor, upper: Tensor) -> None:
