@@ -97,7 +97,7 @@ def folder(tmp_path: Path) -> Path:
         ("d", "PlainOptions", "", "its class Options must be a subclass of invsolve.Options"),
         ("d", "Fine", "-M count=two", "option 'count' of model 'm.py:Fine': Input should be a valid integer"),
         ("d", "Fine", "--prior", "prior: model 'm.py:Fine' has none"),
-        ("d", "Fine", "--covariance --max-evaluations 4", "max_evaluations must be at least 5 here"),
+        ("d", "Fine", "--covariance --max-evaluations 3", "max_evaluations must be at least 4 here"),
     ],
 )
 def test_one_line_tells_what_is_wrong(

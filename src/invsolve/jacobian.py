@@ -10,15 +10,21 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import ModelError
-from invsolve.problem import Batch, Problem
+from invsolve.problem import Batch, Conduct, Problem
+
+AT_ONCE, REPEATED, BACKWARD = "directions at once", "repeated examples", "backward passes"
 
 
-def jacobian_cost(d: int, m: int) -> int:
-    """Evaluations of F per row that a first Jacobian takes at most, for d unknowns and m targets.
+def jacobian_cost(d: int, m: int, conduct: Conduct | None = None) -> int:
+    """Evaluations of F per row that a Jacobian takes, for d unknowns and m targets; at most, unless `conduct` tells."""
+    found_out = "" if conduct is None else conduct.jacobian_by
+    return d if d <= m and found_out in ("", REPEATED) else 1
 
-    Those are for the model that turns out to support neither way of computing F once for all directions.
-    """
-    return d + 2 if d <= m else 1
+
+def find_out(problem: Problem) -> None:
+    """Find the way in which the model's Jacobian can be had, by that of the first row at x0."""
+    if problem.d <= problem.targets.shape[1] and not problem.conduct.jacobian_by:
+        weighted_jacobian(problem, torch.zeros(1, dtype=torch.int64, device=problem.device), problem.x0[:1])
 
 
 def weighted_jacobian(problem: Problem, rows: Tensor, x: Tensor) -> Tensor:
@@ -44,28 +50,25 @@ def linearized(problem: Problem, batch: Batch, x: Tensor) -> tuple[Tensor, Tenso
     is, is found out at the first call and kept in `Conduct.jacobian_by`.
     """
     ways: dict[str, Callable[..., tuple[Tensor, Tensor, int, int]]] = {
-        "directions at once": _directions_at_once,
-        "repeated examples": _repeated_examples,
-        "backward passes": _backward_passes,
+        AT_ONCE: _directions_at_once,
+        REPEATED: _repeated_examples,
+        BACKWARD: _backward_passes,
     }
     if problem.d > problem.targets.shape[1]:
         found = _backward_passes(problem, batch, x)
     elif problem.conduct.jacobian_by:
         found = ways[problem.conduct.jacobian_by](problem, batch, x)
     else:
-        spent = 0
         for name, way in ways.items():
             try:
                 found = way(problem, batch, x)
             except ModelError:
                 raise
             except (Exception, SystemExit):  # an operation without such a derivative, or rows that raise
-                spent += problem.d if name == "repeated examples" else 1
-                if name == "backward passes":
+                if name == BACKWARD:
                     raise
                 continue
             problem.conduct.jacobian_by = name
-            found = (*found[:2], found[2] + spent, found[3])
             break
     residual, jacobian, evaluations, gradients = found
     return residual, jacobian, evaluations * _one(x), gradients * _one(x)
@@ -120,3 +123,20 @@ def _backward_passes(problem: Problem, batch: Batch, x: Tensor) -> tuple[Tensor,
         weight[:, k] = 1
         gradients.append(torch.autograd.grad(residual, x, weight, retain_graph=k + 1 < m)[0])
     return residual.detach(), torch.stack(gradients, dim=1), 1, m
+
+
+def columns(problem: Problem, batch: Batch, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Weighted residuals (b, m) and their derivatives (b, m) by each of d unknowns, one after the other.
+
+    For a compiler, which sees that F is the same in all of them; nothing is tried or counted.
+    """
+    derivatives = []
+    residual = x
+    for j in range(x.shape[1]):
+        direction = torch.zeros_like(x)
+        direction[:, j] = 1
+        residual, derivative = torch.func.jvp(  # type: ignore[misc]
+            lambda v: problem.residual(batch, v), (x,), (direction,)
+        )
+        derivatives.append(derivative)
+    return residual, derivatives

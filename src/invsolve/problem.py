@@ -312,7 +312,7 @@ class Problem:
         return loss if batch.blank is None else loss.masked_fill(batch.blank, torch.inf)
 
     def residual(self, batch: Batch, x: Tensor) -> Tensor:
-        """(F − y*) / σ, (b, m), at the user's x (b, d), zero where nothing was observed; differentiable, not counted."""
+        """(F − y*) / σ (b, m) at the user's x (b, d), zero where nothing was observed; differentiable, not counted."""
         return self._weighted(batch, self.predict(batch, x))
 
     def predict(self, batch: Batch, x: Tensor) -> Tensor:

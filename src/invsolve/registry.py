@@ -31,6 +31,7 @@ MODELS = {
 }
 METHODS = {
     "bfgs": "invsolve.methods.bfgs:Bfgs",
+    "lm": "invsolve.methods.lm:Lm",
     "gd": "invsolve.methods.gd:Gd",
     "jpo": "invsolve.methods.jpo:Jpo",
 }

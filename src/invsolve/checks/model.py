@@ -12,7 +12,7 @@ from invsolve.checks.report import Finding, Report, Speed, Verdict, examine, ver
 from invsolve.checks.speed import measure_speed
 from invsolve.data.dataset import Dataset
 from invsolve.errors import InvsolveError, first_line
-from invsolve.jacobian import weighted_jacobian
+from invsolve.jacobian import BACKWARD, weighted_jacobian
 from invsolve.methods.base import RowOptions
 from invsolve.models.base import ForwardModel
 from invsolve.models.parameters import Parameter
@@ -273,7 +273,7 @@ def _forward_mode(s: ModelUnderCheck) -> Finding:
     if not bool(torch.isfinite(weighted_jacobian(s.problem, rows, s.problem.x0[rows])).all()):
         advice = "a backward pass that cannot be repeated, or NaN in it: --covariance would be unknown"
         return Finding(name, Verdict.WARNING, f"not finite at x0 of example {int(rows[0])}", advice)
-    if s.problem.d > s.problem.targets.shape[1] or s.problem.conduct.jacobian_by != "backward passes":
+    if s.problem.d > s.problem.targets.shape[1] or s.problem.conduct.jacobian_by != BACKWARD:
         return Finding(name, Verdict.OK, "--covariance can be used")
     advice = "an operation has no forward derivative: an autograd.Function without jvp, or an adaptive solver"
     return Finding(name, Verdict.WARNING, "only by the backward pass, target by target: --covariance is slow", advice)

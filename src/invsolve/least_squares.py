@@ -1,0 +1,112 @@
+"""Sums of squares near a point: the loss, its gradient and the Gauss–Newton matrix, also of robust losses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from invsolve.jacobian import columns, linearized
+from invsolve.problem import Batch, Problem
+
+LossName = Literal["linear", "huber", "soft_l1", "cauchy"]
+_LEAST_CURVATURE = 0.1  # of a residual's weight in the gradient: what keeps the matrix definite far from a minimum
+
+
+class RobustLoss:
+    """½ Σ_j C² ρ((r_j / C)²), with ρ and the scale C as in `scipy.optimize.least_squares`; ρ(s) = s is least squares.
+
+    huber: s up to 1, then 2√s − 1; soft_l1: 2(√(1 + s) − 1); cauchy: ln(1 + s).
+    """
+
+    def __init__(self, name: LossName, scale: float) -> None:
+        self.name, self.scale = name, scale
+
+    def weigh(self, residual: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Loss (b,) of residuals r (b, m), and the weights (b, m) of r in its gradient and of JᵀJ in its curvature.
+
+        No weights are ones.
+        """
+        if self.name == "linear":
+            return 0.5 * residual.square().sum(1), None, None
+        s = (residual / self.scale).square()
+        if self.name == "huber":
+            outside = s > 1
+            root = torch.where(outside, s, 1.0).sqrt()
+            rho, first = torch.where(outside, 2 * root - 1, s), 1 / root
+            second = torch.where(outside, -0.5 / root**3, 0.0)
+        elif self.name == "soft_l1":
+            root = (1 + s).sqrt()
+            rho, first, second = 2 * (root - 1), 1 / root, -0.5 / root**3
+        else:
+            rho, first, second = torch.log1p(s), 1 / (1 + s), -1 / (1 + s).square()
+        # The second derivative of the loss by r, where it is not too small (Triggs et al. 2000, section 4.3).
+        curvature = torch.maximum(first + 2 * s * second, _LEAST_CURVATURE * first)
+        return 0.5 * self.scale**2 * rho.sum(1), first, curvature
+
+
+def normal_equations(problem: Problem, batch: Batch, z: Tensor, robust: RobustLoss) -> tuple[Tensor, ...]:
+    """Loss (b,), gradient (b, d), Gauss–Newton matrix (b, d, d) at z (b, d), the evaluations and gradients (b,) made.
+
+    All in the solver's coordinates, the penalty of a prior included. Where F or a derivative fails, or nothing was
+    observed, the loss is +inf and all else 0.
+    """
+    x = problem.coordinates.to_user(z)
+    residual, jacobian, evaluations, gradients = linearized(problem, batch, x)
+    loss, first, second = robust.weigh(residual)
+    pulled = residual if first is None else first * residual
+    bent = jacobian if second is None else second[:, :, None] * jacobian
+    gradient = (pulled[:, None, :] @ jacobian).squeeze(1)
+    return *_in_solver_units(problem, batch, x, loss, gradient, jacobian.mT @ bent), evaluations, gradients
+
+
+def fused_normal_equations(problem: Problem, batch: Batch, z: Tensor, robust: RobustLoss) -> tuple[Tensor, ...]:
+    """The same written as single sums over targets, in which a compiler need not store the Jacobian."""
+    x = problem.coordinates.to_user(z)
+    residual, derivatives = columns(problem, batch, x)
+    loss, first, second = robust.weigh(residual)
+    pulled = residual if first is None else first * residual
+    d = len(derivatives)
+    gradient = torch.stack([(c * pulled).sum(1) for c in derivatives], dim=1)
+    bent = derivatives if second is None else [second * c for c in derivatives]
+    half = {(i, j): (derivatives[i] * bent[j]).sum(1) for i in range(d) for j in range(i + 1)}
+    matrix = torch.stack([half[max(i, j), min(i, j)] for i in range(d) for j in range(d)], dim=1).reshape(-1, d, d)
+    one = torch.ones_like(batch.rows)
+    return *_in_solver_units(problem, batch, x, loss, gradient, matrix), one, d * one
+
+
+def robust_loss(problem: Problem, batch: Batch, z: Tensor, robust: RobustLoss) -> tuple[Tensor]:
+    """The loss (b,) alone."""
+    x = problem.coordinates.to_user(z)
+    with torch.no_grad():
+        loss = robust.weigh(problem.residual(batch, x))[0]
+    if problem.penalty is not None:
+        loss = loss + problem.penalty.loss(x)
+    if batch.blank is not None:
+        loss = loss.masked_fill(batch.blank, torch.inf)
+    return (torch.where(torch.isfinite(loss), loss, torch.inf),)
+
+
+def nowhere(z: Tensor) -> tuple[Tensor, ...]:
+    """What `normal_equations` gives, each (1, ...), for a row where F fails."""
+    d, one = z.shape[1], torch.ones(1, dtype=torch.int64, device=z.device)
+    return z.new_full((1,), torch.inf), z.new_zeros(1, d), z.new_zeros(1, d, d), one, 0 * one
+
+
+def _in_solver_units(
+    problem: Problem, batch: Batch, x: Tensor, loss: Tensor, gradient: Tensor, matrix: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    slope = problem.coordinates.slope(x).expand_as(x)
+    gradient, matrix = gradient * slope, matrix * (slope[:, :, None] * slope[:, None, :])
+    if problem.penalty is not None:
+        loss, gradient = loss + problem.penalty.loss(x), gradient + problem.penalty.gradient(x, slope)
+        matrix = matrix + torch.diag_embed((slope / problem.penalty.std).square())
+    if batch.blank is not None:
+        loss = loss.masked_fill(batch.blank, torch.inf)
+    finite = torch.isfinite(loss + (gradient * 0).sum(1) + (matrix * 0).sum((1, 2)))
+    return (
+        loss.masked_fill(~finite, torch.inf),
+        gradient.masked_fill(~finite[:, None], 0.0),
+        matrix.masked_fill(~finite[:, None, None], 0.0),
+    )
