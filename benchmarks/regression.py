@@ -5,8 +5,8 @@
 A fit counts as reached where it agrees with the certified optimum in the sum of squares and in every parameter, see
 tests/strd/problems.py. All have the same F, exact derivatives from autograd and default tolerances; the limits on
 iterations and evaluations are raised, so that none fails for its patience. "tight" asks least squares for
-ftol = xtol = gtol = 1e-15, and BFGS for gtol = 1e-15. A cell is ✓ and the evaluations of F it took; or, where the optimum
-is missed, what was found: sum of squares / certified, digits of the worst parameter, and the evaluations.
+ftol = xtol = gtol = 1e-15, and BFGS for gtol = 1e-15. A cell is ✓ and the evaluations of F it took; or, where the
+optimum is missed, what was found: sum of squares / certified, digits of the worst parameter, and the evaluations.
 """
 
 from __future__ import annotations
