@@ -1,4 +1,4 @@
-"""Levenberg–Marquardt on each row: Gauss–Newton steps, damped where they do not deliver (Moré 1978; Nielsen 1999)."""
+"""Levenberg–Marquardt on each row: Gauss–Newton steps within a trust region (Moré 1978, Lecture Notes in Math. 630)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from invsolve.methods.base import RowMethod
 from invsolve.options import Options as BaseOptions
 from invsolve.problem import Batch, Problem
 
-_LEAST_DAMPING, _MOST_DAMPING = 1e-12, 1e24
+_LEAST_DAMPING = 1e-15  # relative to a matrix of unit diagonal
+_NEWTON_STEPS = 3
 _TAKEN = 1e-4  # of the predicted decrease that a step must bring (Moré 1978)
 _UNROLLED = 8  # unknowns, up to which a Cholesky decomposition is written out
 _TWO_PHASES = 8  # unknowns, from which on derivatives cost so much that rejected trials are spared them
@@ -39,8 +40,8 @@ class LmState(RowState):
     gradient: Tensor  # (b, d)
     matrix: Tensor  # (b, d, d) Gauss–Newton
     scale: Tensor  # (b, d) largest diagonal of the matrix so far: D² of Moré
-    damping: Tensor  # (b,)
-    growth: Tensor  # (b,) what the damping is multiplied by if the trial is rejected
+    radius: Tensor  # (b,) of the region in which the quadratic model is trusted, ‖D p‖
+    damping: Tensor  # (b,) λ of the step, 0 where the region does not limit it
     step: Tensor  # (b, d)
     iterations: Tensor  # (b,) int64
     born: Tensor  # (b,) bool: the start has been evaluated
@@ -65,8 +66,8 @@ class LmStepper:
             gradient=torch.zeros_like(z),
             matrix=z.new_zeros(b, d, d),
             scale=torch.zeros_like(z),
-            damping=z.new_full((b,), self.options.damping),
-            growth=z.new_full((b,), 2.0),
+            radius=z.new_full((b,), torch.inf),
+            damping=z.new_zeros(b),
             step=torch.zeros_like(z),
             iterations=torch.zeros(b, dtype=torch.int64, device=z.device),
             born=torch.zeros(b, dtype=torch.bool, device=z.device),
@@ -103,13 +104,9 @@ class LmStepper:
         step = self.propose(state) - state.z
         predicted = _decrease(state.gradient, state.matrix, step)
         actual = state.loss - loss
-        ratio = actual / predicted
+        ratio = torch.where(torch.isfinite(loss), actual / predicted, -torch.inf)
         accept = ~state.born | ((ratio > _TAKEN) & (actual > 0))
         moved = accept & state.born
-        gain = (1 - (2 * ratio - 1) ** 3).clamp(1 / 3, 1.0)
-        damping = torch.where(
-            moved, state.damping * gain, torch.where(accept, state.damping, state.damping * state.growth)
-        )
         diagonal = torch.where(accept[:, None], matrix.diagonal(dim1=1, dim2=2), 0.0)
         new = replace(
             state,
@@ -118,51 +115,93 @@ class LmStepper:
             gradient=torch.where(accept[:, None], gradient, state.gradient),
             matrix=torch.where(accept[:, None, None], matrix, state.matrix),
             scale=torch.maximum(state.scale, diagonal),
-            damping=damping.clamp(_LEAST_DAMPING, _MOST_DAMPING),
-            growth=torch.where(accept, 2.0, 2 * state.growth),
             iterations=state.iterations + moved,
             born=torch.ones_like(state.born),
         )
-        new = replace(new, step=self._step(new))
-        small = (actual <= self._ftol(loss) * state.loss) & (predicted <= self._ftol(loss) * state.loss)
-        return new, self._outcome(new, moved & small & (ratio <= 2), step)
+        size = _size(new)
+        first = self.options.radius * (size * new.z).norm(dim=1)
+        first = torch.where(first > 0, first, self.options.radius)
+        length = (_size(state) * step).norm(dim=1)
+        radius = torch.where(state.born, _radius(state, ratio, actual, step, length), first)
+        new = replace(new, radius=radius)
+        step, damping = self._step(new, size)
+        new = replace(new, step=step, damping=damping)
+        tolerance = self._ftol(loss) * state.loss
+        small = moved & (actual <= tolerance) & (predicted <= tolerance) & (ratio <= 2)
+        return new, self._outcome(new, small, size)
 
     def _ftol(self, loss: Tensor) -> float:
         return max(self.options.ftol, 4 * torch.finfo(loss.dtype).eps)
 
-    def _step(self, state: LmState) -> Tensor:
-        """−(H + λD²)⁻¹ g over the components that no bound holds (b, d)."""
-        g, z = state.gradient, state.z
-        held = ((z <= self.lower) & (g > 0)) | ((z >= self.upper) & (g < 0))
-        # An unknown that has shown no effect yet is scaled by one.
-        size = torch.where(state.scale > 0, state.scale, 1.0).sqrt()
-        matrix = state.matrix / (size[:, :, None] * size[:, None, :])
-        coupled = ~(held[:, :, None] | held[:, None, :])
-        eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        matrix = torch.where(coupled, matrix, 0.0) + state.damping[:, None, None] * eye
-        downhill = torch.where(held, 0.0, g / size)
-        return -solve_definite(matrix, downhill) / size
+    def _held(self, state: LmState) -> Tensor:
+        """Components (b, d) that a bound holds: the loss falls only beyond it."""
+        z, g = state.z, state.gradient
+        return ((z <= self.lower) & (g > 0)) | ((z >= self.upper) & (g < 0))
 
-    def _outcome(self, state: LmState, flat: Tensor, taken: Tensor) -> Tensor:
-        o, eps, tiny = self.options, torch.finfo(state.loss.dtype).eps, torch.finfo(state.loss.dtype).tiny
+    def _step(self, state: LmState, size: Tensor) -> tuple[Tensor, Tensor]:
+        """The minimizer p (b, d) of the quadratic model with ‖D p‖ ≤ radius, over what no bound holds, and its λ (b,).
+
+        (H + λD²) p = −g; Newton's iteration for λ as in Moré 1978, section 5, on ‖D p‖⁻¹, from that of the last step.
+        """
+        held = self._held(state)
+        matrix = state.matrix / (size[:, :, None] * size[:, None, :])
+        matrix = torch.where(held[:, :, None] | held[:, None, :], 0.0, matrix)
+        uphill = torch.where(held, 0.0, state.gradient / size)
+        eye = torch.eye(size.shape[1], dtype=size.dtype, device=size.device)
+        # Where a component is held, its row is that of the identity.
+        matrix = torch.where(held[:, :, None], eye, matrix)
+        least = _LEAST_DAMPING * torch.ones_like(state.damping)
+        p, _ = _damped(matrix, uphill, least)
+        inside = p.norm(dim=1) <= 1.1 * state.radius
+        most = uphill.norm(dim=1) / state.radius
+        damping = torch.minimum(torch.maximum(state.damping, 1e-3 * most), most)
+        for _ in range(_NEWTON_STEPS):
+            q, bend = _damped(matrix, uphill, damping)
+            length = q.norm(dim=1)
+            newton = damping + (length / state.radius - 1) * length.square() / bend
+            damping = torch.where(inside, least, torch.minimum(torch.maximum(newton, 1e-3 * damping), most))
+        q, _ = _damped(matrix, uphill, damping)
+        q = q * (state.radius / q.norm(dim=1)).clamp(max=1.0)[:, None]
+        return torch.where(inside[:, None], p, q) / size, torch.where(inside, 0.0, damping)
+
+    def _outcome(self, state: LmState, small: Tensor, size: Tensor) -> Tensor:
+        o, kind = self.options, torch.finfo(state.loss.dtype)
         step = self.propose(state) - state.z
         predicted = _decrease(state.gradient, state.matrix, step)
-        size = state.scale.sqrt()
         # The cosine of the angle between the residuals and each column of the Jacobian (Moré 1978).
-        diagonal = state.matrix.diagonal(dim1=1, dim2=2)
-        held = ((state.z <= self.lower) & (state.gradient > 0)) | ((state.z >= self.upper) & (state.gradient < 0))
-        slope = torch.where(held | (diagonal <= 0), 0.0, state.gradient.abs())
-        cosine = slope / (diagonal.sqrt() * (2 * state.loss).sqrt()[:, None]).clamp(min=tiny)
-        orthogonal = cosine.amax(1) <= o.gtol
+        root = state.matrix.diagonal(dim1=1, dim2=2).sqrt()
+        slope = torch.where(self._held(state) | (root <= 0), 0.0, state.gradient.abs())
+        cosine = slope / (root * (2 * state.loss).sqrt()[:, None]).clamp(min=kind.tiny)
+        orthogonal = (cosine.amax(1) <= o.gtol) | (state.loss == 0)
         short = (size * step).norm(dim=1) <= o.xtol * (size * state.z).norm(dim=1)
-        nothing = predicted <= max(1e-3 * o.ftol, 4 * eps) * state.loss
-        free = state.damping <= 1e-2
+        # The undamped step would gain nothing that counts: it need not be tried.
+        nothing = (state.damping == 0) & (predicted <= self._ftol(state.loss) * state.loss)
         still = ((state.z + step) == state.z).all(1)
         outcome = torch.full_like(state.iterations, RUNNING, dtype=torch.int8)
         outcome = outcome.masked_fill(state.iterations >= o.max_iterations, int(Status.BUDGET))
-        outcome = outcome.masked_fill(still | (state.damping >= _MOST_DAMPING), int(Status.STALLED))
-        converged = orthogonal | flat | short | (nothing & free) | (state.loss == 0)
-        return outcome.masked_fill(converged, int(Status.CONVERGED))
+        outcome = outcome.masked_fill(still, int(Status.STALLED))
+        return outcome.masked_fill(orthogonal | small | short | nothing, int(Status.CONVERGED))
+
+
+def _size(state: LmState) -> Tensor:
+    """D (b, d); an unknown that has shown no effect yet is scaled by one."""
+    return torch.where(state.scale > 0, state.scale, 1.0).sqrt()
+
+
+def _radius(state: LmState, ratio: Tensor, actual: Tensor, step: Tensor, length: Tensor) -> Tensor:
+    """The trust radius (b,) after a trial step of this `length` ‖D p‖ (Moré 1978, section 4)."""
+    slope = (state.gradient * step).sum(1)
+    # Where the parabola through both losses and the slope has its minimum, between a tenth and a half of the step.
+    parabola = torch.where(actual >= 0, 0.5, 0.5 * slope / (slope + actual)).nan_to_num(nan=0.1, posinf=0.1, neginf=0.1)
+    shrunk = parabola.clamp(0.1, 0.5) * torch.minimum(state.radius, 10 * length)
+    grown = torch.where((ratio >= 0.75) | (state.damping == 0), 2 * length, state.radius)
+    return torch.where(ratio <= 0.25, shrunk, grown)
+
+
+def _damped(matrix: Tensor, uphill: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """q = −(A + λ)⁻¹ h (b, d), and qᵀ(A + λ)⁻¹ q (b,), by which its length falls with λ."""
+    eye = torch.eye(uphill.shape[1], dtype=uphill.dtype, device=uphill.device)
+    return solve_definite(matrix + damping[:, None, None] * eye, -uphill)
 
 
 def _decrease(gradient: Tensor, matrix: Tensor, step: Tensor) -> Tensor:
@@ -170,8 +209,8 @@ def _decrease(gradient: Tensor, matrix: Tensor, step: Tensor) -> Tensor:
     return -(step * (gradient + 0.5 * (matrix * step[:, None, :]).sum(2))).sum(1)
 
 
-def solve_definite(matrix: Tensor, right: Tensor) -> Tensor:
-    """A⁻¹ b for positive definite A (b, d, d) of unit size and b (b, d), by Cholesky's decomposition.
+def solve_definite(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """y = A⁻¹ b and yᵀA⁻¹y (b,) for positive definite A (b, d, d) of unit size and b (b, d), by Cholesky.
 
     Few unknowns one entry after the other, for all rows at once in each operation: so a compiler makes one loop of it,
     and it is faster than a batch of LAPACK calls also where none does. A pivot below rounding is lifted to it; where
@@ -180,28 +219,48 @@ def solve_definite(matrix: Tensor, right: Tensor) -> Tensor:
     d = right.shape[1]
     if d > _UNROLLED:
         lower, info = torch.linalg.cholesky_ex(matrix)
-        solution = torch.cholesky_solve(right[:, :, None], lower).squeeze(2)
-        return torch.where((info == 0)[:, None], solution, right / matrix.diagonal(dim1=1, dim2=2))
+        diagonal = matrix.diagonal(dim1=1, dim2=2)
+        lower = torch.where((info == 0)[:, None, None], lower, torch.diag_embed(diagonal.sqrt()))
+        solution = torch.cholesky_solve(right[:, :, None], lower)
+        root = torch.linalg.solve_triangular(lower, solution, upper=False)
+        return solution.squeeze(2), root.square().sum((1, 2))
+    entries = matrix.permute(1, 2, 0).contiguous()
     least = torch.finfo(matrix.dtype).eps
     factor: list[list[Tensor]] = [[] for _ in range(d)]
-    solved: list[Tensor] = []
     for i in range(d):
         for j in range(i):
-            entry = matrix[:, i, j]
+            entry = entries[i, j]
             for k in range(j):
                 entry = entry - factor[i][k] * factor[j][k]
             factor[i].append(entry / factor[j][j])
-        pivot, value = matrix[:, i, i], right[:, i]
+        pivot = entries[i, i]
         for k in range(i):
             pivot = pivot - factor[i][k].square()
-            value = value - factor[i][k] * solved[k]
         factor[i].append(pivot.clamp(min=least).sqrt())
-        solved.append(value / factor[i][i])
-    for i in reversed(range(d)):
-        for k in range(i + 1, d):
+    y = _backward(factor, _forward(factor, list(right.unbind(1))))
+    half = _forward(factor, y)
+    return torch.stack(y, dim=1), torch.stack(half, dim=1).square().sum(1)
+
+
+def _forward(factor: list[list[Tensor]], right: list[Tensor]) -> list[Tensor]:
+    """L⁻¹ b for lists of (b,)."""
+    solved: list[Tensor] = []
+    for i, row in enumerate(factor):
+        value = right[i]
+        for k in range(i):
+            value = value - row[k] * solved[k]
+        solved.append(value / row[i])
+    return solved
+
+
+def _backward(factor: list[list[Tensor]], right: list[Tensor]) -> list[Tensor]:
+    """L⁻ᵀ b for lists of (b,)."""
+    solved = list(right)
+    for i in reversed(range(len(right))):
+        for k in range(i + 1, len(right)):
             solved[i] = solved[i] - factor[k][i] * solved[k]
         solved[i] = solved[i] / factor[i][i]
-    return torch.stack(solved, dim=1)
+    return solved
 
 
 def _evaluation(found: tuple[Tensor, ...]) -> Evaluation:
@@ -216,16 +275,18 @@ class Lm(RowMethod):
 
     class Options(BaseOptions):
         ftol: float = Field(
-            1e-8, ge=0, description="converged once a step lowers the loss by less than this part of it"
+            1e-12, ge=0, description="converged once a step lowers the loss by less than this part of it"
         )
-        xtol: float = Field(1e-8, ge=0, description="converged once a step is this short against the solution, scaled")
+        xtol: float = Field(1e-10, ge=0, description="converged once a step is this short against the solution, scaled")
         gtol: float = Field(
-            1e-8,
+            1e-10,
             ge=0,
             description="converged once the residuals are this orthogonal to the Jacobian's columns, a cosine",
         )
         max_iterations: int = Field(1000, ge=1, description="accepted steps per example at most")
-        damping: float = Field(1e-3, gt=0, description="at the start, relative to the Gauss–Newton matrix's diagonal")
+        radius: float = Field(
+            1.0, gt=0, description="of the first trust region, relative to the start's distance from zero, scaled"
+        )
         loss: LossName = Field("linear", description="least squares, or a loss that outliers weigh less in")
         loss_scale: float = Field(
             1.0, gt=0, description="residual, in σ, from which on a robust loss takes it for an outlier"
