@@ -64,37 +64,29 @@ class Gaussian2d(ForwardModel):
         return ()
 
     def make_constants(self) -> Mapping[str, Tensor]:
-        """1, X, Y, X², XY, Y² of all pixels, (6, size²), with X, Y from the middle, where rounding harms least."""
-        axis = torch.arange(self.options.size, dtype=torch.float64) - (self.options.size - 1) / 2
-        y, x = (t.flatten() for t in torch.meshgrid(axis, axis, indexing="ij"))
-        return {"monomials": torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])}
+        """Places of the pixels along an axis, (size,)."""
+        return {"axis": torch.arange(self.options.size, dtype=torch.float64)}
 
     def forward(self, x: Tensor, identifiers: Identifiers = None) -> Tensor:
         """y (b, size, size) from x (b, 5 to 7).
 
-        The exponent is a polynomial of degree two in the pixel's place. One product with a constant matrix evaluates it
-        at all pixels, and another one differentiates it: half of the time that p and q of every pixel take.
+        The exponent is a part of the column, one of the row, and where the spot is rotated one of their product. The
+        first two need an exponential per column and per row only.
         """
-        size, middle = self.options.size, (self.options.size - 1) / 2
+        axis = self.constants(x)["axis"]
         amplitude, offset = x[:, :1], x[:, -1:]
-        x0, y0 = x[:, 1] - middle, x[:, 2] - middle
-        xx, xy, yy = self._precision(x[:, 3:-1])
-        slope_x, slope_y = xx * x0 + xy * y0, xy * x0 + yy * y0
-        square = torch.stack([slope_x * x0 + slope_y * y0, -2 * slope_x, -2 * slope_y, xx, 2 * xy, yy], dim=1)
-        spot = torch.exp((-0.5 * square) @ self.constants(x)["monomials"])
-        return (offset + amplitude * spot).reshape(-1, size, size)
-
-    def _precision(self, shape: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """xx, xy, yy (b,) of the inverse covariance in 1/px², from (width), (width_x, width_y) or with the angle."""
-        along, across = shape[:, 0] ** -2, shape[:, 0 if self.options.shape == "symmetric" else 1] ** -2
+        dx, dy = axis - x[:, 1:2], axis - x[:, 2:3]  # (b, size)
+        along, across = x[:, 3:4] ** -2, x[:, 3 if self.options.shape == "symmetric" else 4][:, None] ** -2
         if self.options.shape != "rotated":
-            return along, torch.zeros_like(along), across
-        cos, sin = shape[:, 2].cos(), shape[:, 2].sin()
-        return (
-            cos * cos * along + sin * sin * across,
-            cos * sin * (along - across),
-            sin * sin * along + cos * cos * across,
-        )
+            column = torch.exp(-0.5 * along * dx.square())
+            row = amplitude * torch.exp(-0.5 * across * dy.square())
+            return row[:, :, None] * column[:, None, :] + offset[:, :, None]
+        cos, sin = x[:, 5:6].cos(), x[:, 5:6].sin()
+        column = -0.5 * (cos * cos * along + sin * sin * across) * dx.square()
+        row = -0.5 * (sin * sin * along + cos * cos * across) * dy.square()
+        both = -cos * sin * (along - across) * dy
+        exponent = column[:, None, :] + row[:, :, None] + both[:, :, None] * dx[:, None, :]
+        return amplitude[:, :, None] * torch.exp(exponent) + offset[:, :, None]
 
     def initial_guess(self, targets: Tensor, identifiers: Identifiers) -> Tensor:
         """x0 (n, 5 to 7) float64 from the moments of images (n, size, size): inside the bounds for any image.

@@ -1,0 +1,151 @@
+"""Compiled rounds: F with its derivatives as one kernel, and the transition of all rows as another.
+
+What a stepper computes is recorded once as a graph of tensor operations, gradients and forward derivatives included,
+and compiled by torch's inductor for one number of rows. So the Jacobian of a Gauss–Newton matrix is never stored, and
+the many small operations of a transition become one loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from invsolve.engine import Evaluation, Kernels, RowState, RowStepper, Slots, advance_slots, traced
+from invsolve.errors import ModelError, first_line
+from invsolve.problem import Batch, Problem
+
+S = TypeVar("S", bound=RowState)
+Function = Callable[..., Sequence[Tensor]]
+
+SECONDS_PER_OPERATION = 0.02  # what the compiler takes for an operation of the graph, about
+SECONDS_AT_LEAST = 8.0
+
+
+class CompiledKernels(Kernels):
+    """The two computations of a round, compiled for `width` rows when they are first called.
+
+    Raises:
+        ModelError: at the first call: the model does not compile, or gives something else when it is compiled.
+    """
+
+    def __init__(self, width: int, affordable: float = float("inf")) -> None:
+        self.width: int = width
+        self.affordable = affordable  # seconds that compiling may take
+        self.seconds = 0.0
+        self._evaluate: Function | None = None
+        self._advance: Function | None = None
+        self._made_for: object = None
+
+    def evaluate(self, stepper: RowStepper[S], problem: Problem, batch: Batch, slots: Slots[S]) -> Evaluation:
+        inputs = [slots.trial, *slots.state.tensors(), *batch.tensors()]
+        made_for = [(t.shape, t.dtype) for t in inputs]
+        if self._evaluate is None or made_for != self._made_for:  # gaps or σ may be in some ranges only
+            known = len(slots.state.tensors())
+
+            def compute(trial: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+                state, data = slots.state.rebuilt(others[:known]), batch.rebuilt(others[known:])
+                found = stepper.compute(problem, data, state, trial)
+                return found.loss, *found.derivatives, found.evaluations, found.gradients
+
+            self._evaluate, self._made_for = self._compiled(compute, inputs, problem), made_for
+        with torch.no_grad():
+            loss, *derivatives, evaluations, gradients = self._evaluate(*inputs)
+        return Evaluation(loss, tuple(derivatives), evaluations, gradients)
+
+    def advance(self, stepper: RowStepper[S], slots: Slots[S], found: Evaluation) -> Slots[S]:
+        known = slots.tensors()
+        inputs = [*known, found.loss, *found.derivatives, found.evaluations, found.gradients]
+        if self._advance is None:
+
+            def transition(*tensors: Tensor) -> list[Tensor]:
+                loss, *derivatives, evaluations, gradients = tensors[len(known) :]
+                before = slots.rebuilt(tensors[: len(known)])
+                after = advance_slots(stepper, before, Evaluation(loss, tuple(derivatives), evaluations, gradients))
+                return after.tensors()
+
+            self._advance = self._compiled(transition, inputs, None)
+        with torch.no_grad():
+            return slots.rebuilt(self._advance(*inputs))
+
+    def _compiled(self, function: Function, inputs: list[Tensor], problem: Problem | None) -> Function:
+        began = time.monotonic()
+        try:
+            with _quiet():
+                compiled = _compile(function, inputs, self.affordable)
+                compiled(*inputs)
+        except ModelError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever the compiler, or the user's model in it, raises
+            if problem is None:
+                raise
+            raise ModelError(f"model '{problem.model.name}' does not compile: {first_line(error)}") from error
+        if problem is not None:
+            _check_same(function, compiled, inputs, problem)
+        self.seconds += time.monotonic() - began
+        return compiled
+
+
+def _compile(function: Function, inputs: list[Tensor], affordable: float) -> Function:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    # Each input a tensor of its own: two that are one now would be recorded as one for ever.
+    with traced(), torch.no_grad():
+        graph = make_fx(function)(*(t.clone() for t in inputs))
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    operations = len(graph.graph.nodes)
+    estimate = SECONDS_AT_LEAST + SECONDS_PER_OPERATION * operations
+    if estimate > affordable:
+        raise ModelError(f"{operations} operations take about {estimate:.0f} s to compile, more than that would save")
+    compiled: Function = torch.compile(graph, dynamic=False, fullgraph=True)
+    return compiled
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the compiler warns of, which is no concern of the user's."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_same(function: Function, compiled: Function, inputs: list[Tensor], problem: Problem) -> None:
+    """See that the compiled function depends on its inputs as the function does.
+
+    A model that leaves torch, or that branches on values, is recorded with the values of the moment. With the inputs of
+    the rows exchanged it gives itself away.
+    """
+    rolled = [t.roll(1, 0) for t in inputs]
+    with torch.no_grad():
+        pairs = zip(function(*rolled), compiled(*rolled), strict=True)
+    error = max(_median_error(a, b) for a, b in pairs if a.is_floating_point())
+    if not error <= torch.finfo(problem.dtype).eps ** 0.5:
+        raise ModelError(
+            f"model '{problem.model.name}' gives something else when it is compiled, by {error:.1g} of itself; it may "
+            f"branch on values, or leave torch"
+        )
+
+
+def _median_error(expected: Tensor, found: Tensor) -> float:
+    """Of rows (b, ...) relative to their largest component; infinite where others are finite."""
+    a, b = expected.reshape(len(expected), -1), found.reshape(len(found), -1)
+    known = torch.isfinite(a).all(1)
+    if not torch.equal(known, torch.isfinite(b).all(1)):
+        return float("inf")
+    if not bool(known.any()):
+        return 0.0
+    difference, size = (a - b)[known].abs().amax(1), a[known].abs().amax(1)
+    return float((difference / size.clamp(min=torch.finfo(a.dtype).tiny)).median())
