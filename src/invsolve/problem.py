@@ -293,9 +293,9 @@ class Problem:
         with torch.set_grad_enabled(differentiate):
             x = x.detach().requires_grad_(differentiate)
             loss = self._data_loss(batch, self.residual(batch, x))
-        if not differentiate:
-            return loss, torch.zeros_like(x)
-        (gradient,) = torch.autograd.grad(loss.sum(), x)
+            if not differentiate:
+                return loss, torch.zeros_like(x)
+            (gradient,) = torch.autograd.grad(loss.sum(), x)
         return loss.detach(), gradient
 
     def _probed_loss(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor]:
