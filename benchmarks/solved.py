@@ -23,16 +23,8 @@ def measure(name: str, seed: int) -> tuple[object, ...]:
     b, j = methods["bfgs"], methods["jpo"]
     work = [f"{m['seconds']:.1f}" for m in (b, j)] + [f"{m['evaluations']['mean']:.0f}" for m in (b, j)]
     wins = f"{j['better']} / {j['tied']} / {j['worse']}"
-    return (
-        name,
-        SIZES[name],
-        seed,
-        f"{b['solved']:.3f}",
-        f"**{j['solved']:.3f}**",
-        GOALS.get(name, "none"),
-        *work,
-        wins,
-    )
+    goal = GOALS.get(name, "none")
+    return (name, SIZES[name], seed, f"{b['solved']:.3f}", f"**{j['solved']:.3f}**", goal, *work, wins)
 
 
 COLUMNS = (

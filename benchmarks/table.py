@@ -1,4 +1,4 @@
-"""What the benchmarks share: a table of one row a model and seed, printed as it grows and kept as Markdown; or a table at once."""
+"""What the benchmarks share: tables in Markdown, of one row a model and seed as it grows, or whole."""
 
 from __future__ import annotations
 

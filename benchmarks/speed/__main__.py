@@ -4,8 +4,8 @@
     python -m benchmarks.speed --only wave-packet --peers invsolve,optimistix --again
     python -m benchmarks.speed --only kuramoto-sivashinsky --peers scipy --full     # all rows, not a part of them
 
-Each measurement is kept as a file in `--results`, so that a table can be made piece by piece; the table of what is there
-ends every call. Losses are recomputed by one function in float64. Peers need `pip install '.[bench]'`.
+Each measurement is kept as a file in `--results`, so that a table can be made piece by piece; the table of what is
+there ends every call. Losses are recomputed by one function in float64. Peers need `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -52,10 +52,8 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    title, *rest = (__doc__ or "").split("\n")
-    formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        "python -m benchmarks.speed", None, title + "\n".join(rest), formatter_class=formatter
+        "python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     everyone = sorted({c for work in WORKS.values() for c in work.contestants})
     parser.add_argument("--only", type=_names(WORKS), default=list(WORKS), help=f"of {', '.join(WORKS)}")

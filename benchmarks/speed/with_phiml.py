@@ -1,4 +1,4 @@
-"""PhiML's `math.minimize`, which runs SciPy's BFGS of each example in a thread of its own and evaluates them batched."""
+"""PhiML's `math.minimize`, which runs SciPy's BFGS for each example in a thread and evaluates all of them batched."""
 
 from __future__ import annotations
 

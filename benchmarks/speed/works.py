@@ -1,4 +1,4 @@
-"""The work that invsolve and its peers are given, and who they are. Without torch, which disturbs JAX in one process."""
+"""The work that invsolve and its peers are given, and who they are; free of torch, which disturbs JAX."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Arrays(dict[str, Array]):
         return type(self)({k: v if k.startswith("witness") else v[rows] for k, v in self.items()})
 
     def check(self, loss: Any, gradient: Any, agreement: float) -> None:
-        """See that a version of the model gives our losses and gradients at the witnesses, so that all solve the same."""
+        """See that a version of the model gives our losses and gradients at the witnesses."""
         for name, found in (("witness_loss", loss), ("witness_gradient", gradient)):
             ours = self[name]
             difference = np.abs(np.asarray(found) - ours).max() / np.abs(ours).max()
