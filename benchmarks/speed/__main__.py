@@ -5,7 +5,8 @@
     python -m benchmarks.speed --only kuramoto-sivashinsky --peers scipy --full     # all rows, not a part of them
 
 Each measurement is kept as a file in `--results`, so that a table can be made piece by piece; the table of what is
-there ends every call. Losses are recomputed by one function in float64. Peers need `pip install '.[bench]'`.
+there ends every call. When a work is changed, begin a new folder. Losses are recomputed by one function in float64.
+Peers need `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
 }
 COLUMNS = (
-    "work", "by", "how", "rows", "seconds", "of", "fits/s", "compile, s", "mean loss", "ours, same rows",
-    "NaN", "ours is faster", "goal",
+    "work", "by", "how", "rows measured", "seconds", "repeats", "rows/s", "compile, s", "mean loss",
+    "invsolve's, same rows", "NaN", "invsolve is faster", "goal",
 )  # fmt: skip
 
 
