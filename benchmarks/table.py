@@ -1,9 +1,9 @@
-"""What the benchmarks share: a table of one row a model and seed, printed as it grows and kept as Markdown."""
+"""What the benchmarks share: tables in Markdown, of one row a model and seed as it grows, or whole."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def run_table(
     parser.add_argument("--out", type=Path, help="Markdown file to keep the table in")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    lines = [_row(columns), _row(["---"] * len(columns))]
+    lines = _head(columns)
     print("\n".join(lines))
     for name in arguments.models:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
@@ -30,6 +30,15 @@ def run_table(
             print(lines[-1], flush=True)
     if arguments.out:
         arguments.out.write_text("\n".join(lines) + "\n")
+
+
+def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table whose rows are all there."""
+    return "\n".join([*_head(columns), *map(_row, rows)])
+
+
+def _head(columns: Sequence[str]) -> list[str]:
+    return [_row(columns), _row(["---"] * len(columns))]
 
 
 def _row(cells: Sequence[Any]) -> str:
