@@ -33,6 +33,7 @@ METHODS = {
     "bfgs": "invsolve.methods.bfgs:Bfgs",
     "gd": "invsolve.methods.gd:Gd",
     "jpo": "invsolve.methods.jpo:Jpo",
+    "lbfgs": "invsolve.methods.lbfgs:Lbfgs",
 }
 
 
