@@ -48,10 +48,17 @@ class RowState:
     def where(self, condition: Tensor, other: Self) -> Self:
         """This state in the rows of `condition` (b,), the other one elsewhere."""
 
-        def choose(mine: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(condition.reshape(-1, *(1,) * (mine.ndim - 1)), mine, theirs)
+        return self.combine(lambda mine, theirs: choose(condition, mine, theirs), other)
 
-        return self.combine(choose, other)
+
+def choose(condition: Tensor, this: Tensor, other: Tensor) -> Tensor:
+    """Rows of `this` (b, ...) where the condition (b,) holds, of `other` elsewhere.
+
+    Of a single row, which may be very long, nothing is copied: the result is the one or the other tensor.
+    """
+    if len(condition) == 1 and this.shape == other.shape:
+        return this if bool(condition) else other
+    return torch.where(condition.reshape(-1, *(1,) * (this.ndim - 1)), this, other)
 
 
 S = TypeVar("S", bound=RowState)
