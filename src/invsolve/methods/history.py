@@ -57,12 +57,7 @@ class History(RowState):
         kept = self._with_places(rows)
         slot = kept.count[rows] % kept.s.shape[1]
         place = kept.place[rows]
-        if len(rows) == len(s):
-            rows_s, rows_y = s, y
-        else:
-            rows_s, rows_y = s[rows], y[rows]
-        kept.s[place, slot] = rows_s
-        kept.y[place, slot] = rows_y
+        kept.s[place, slot], kept.y[place, slot] = part(s, rows), part(y, rows)
         return replace(
             kept,
             count=kept.count + safe,
@@ -88,7 +83,6 @@ class History(RowState):
             # At once for all rows there are, for most of them will learn something in the same round.
             more = max(more, len(self.place) - len(s))
             free = torch.cat([free, torch.arange(len(s), len(s) + more, device=free.device)])
-            # Zeros take no memory until they are written to.
             s, y = (_lengthened(t, more) for t in (s, y))
         return replace(self, s=s, y=y, place=self.place.index_put((new,), free[: len(new)]))
 
@@ -144,6 +138,11 @@ class History(RowState):
             i, j = int(place), int(slot)
             return self.s[i, j][None], self.y[i, j][None]
         return self.s[place, slot], self.y[place, slot]
+
+
+def part(t: Tensor, rows: Tensor) -> Tensor:
+    """The rows (k,), in order, of t (b, ...), which is not copied where they are all of them."""
+    return t if len(rows) == len(t) else t[rows]
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

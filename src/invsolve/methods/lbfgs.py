@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.methods.base import RowMethod
-from invsolve.methods.history import History
+from invsolve.methods.history import History, part
 from invsolve.methods.quasi_newton import QuasiNewtonOptions, QuasiNewtonState, QuasiNewtonStepper
 from invsolve.problem import Problem
 
@@ -37,21 +37,23 @@ class LbfgsStepper(QuasiNewtonStepper[LbfgsState]):
         return replace(state, history=state.history.forget(rows))
 
     def _newton(self, state: LbfgsState, turning: Tensor, downhill: Tensor) -> tuple[LbfgsState, Tensor]:
-        direction = torch.zeros_like(downhill)
         rows = (turning & ~state.unscaled).nonzero().squeeze(1)
         if not len(rows):
-            return state, direction
+            return state, -downhill
+        found = self._directions(state, rows, downhill)
+        return state, found if len(rows) == len(downhill) else (-downhill).index_copy_(0, rows, found)
+
+    def _directions(self, state: LbfgsState, rows: Tensor, downhill: Tensor) -> Tensor:
+        """Quasi-Newton directions (k, d) of the rows (k,)."""
         if not self.bounded:
-            direction[rows] = -state.history.times(rows, downhill[rows])
-            return state, direction
+            return state.history.times(rows, part(downhill, rows)).neg_()
         # A component that a scaled gradient step takes to its bound is led there by itself, and the others turn as if
         # it were held: the active set is not where z is, but where it is about to be.
-        z, gradient = state.z[rows], downhill[rows]
+        z, gradient = part(state.z, rows), part(downhill, rows)
         ahead = z - state.history.scale()[rows][:, None] * gradient
         free = (ahead > self.lower) & (ahead < self.upper)
-        newton = -state.history.times(rows, gradient, free)
-        direction[rows] = self._inward(z, torch.where(free, newton, ahead.clamp(self.lower, self.upper) - z))
-        return state, direction
+        newton = state.history.times(rows, gradient, free).neg_()
+        return self._inward(z, torch.where(free, newton, ahead.clamp(self.lower, self.upper) - z))
 
     def _line(self, z: Tensor, direction: Tensor, step: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The line towards the projection of the first trial on the bounds, on which the loss is smooth.

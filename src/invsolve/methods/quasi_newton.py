@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invsolve.coordinates import projected
 from invsolve.data.solution import Status
-from invsolve.engine import RUNNING, RowState
+from invsolve.engine import RUNNING, RowState, choose
 from invsolve.methods.base import RowOptions
 from invsolve.methods.line_search import LineSearch, Verdict, begin_search, continue_search
 
@@ -123,34 +123,41 @@ class QuasiNewtonStepper(ABC, Generic[S]):
             state.search, loss, slope, gradient, self.options.sufficient_decrease, self.options.curvature, resolution
         )
         fresh = ~state.born
-        accept = (verdict == Verdict.ACCEPT) | fresh
-        fall_back = (verdict == Verdict.KEEP_LOW) & ~fresh  # the best point of the bracket satisfies Armijo: take it
+        moved = (verdict != Verdict.SEARCH) & (verdict != Verdict.FAIL) | fresh
         failed = (verdict == Verdict.FAIL) & ~fresh
-        moved = accept | fall_back
-        step = torch.where(fall_back, search.low_step, state.search.step)
-        new_gradient = torch.where(fall_back[:, None], search.low_gradient, gradient)
-        new_z = self._point(state, step)
-
-        state = self._learn(state, new_z - state.z, new_gradient - state.gradient, moved & ~fresh)
         dead = failed & state.unscaled  # steepest descent found no lower point either
         reset = failed & ~state.unscaled
+        # The best point of the bracket satisfies Armijo: take it.
+        fall_back = (verdict == Verdict.KEEP_LOW) & ~fresh
+        loss = torch.where(fall_back, search.low_loss, loss)
+        gradient = choose(fall_back, search.low_gradient, gradient)
+        step = torch.where(fall_back, search.low_step, state.search.step)
+        state = self._move(state, self._point(state, step), loss, gradient, moved)
         # What the failed quasi-Newton step was to gain, half of its slope, is lost in the rounding of the loss.
         spent = reset & (-search.start_slope <= _ROUNDING * torch.finfo(loss.dtype).eps * search.start_loss)
         settled = torch.where(moved, False, state.settled | spent)
-        state = replace(
-            state,
-            z=torch.where(moved[:, None], new_z, state.z),
-            loss=torch.where(moved, torch.where(fall_back, search.low_loss, loss), state.loss),
-            gradient=torch.where(moved[:, None], new_gradient, state.gradient),
-            unscaled=state.unscaled | reset,
-            iterations=state.iterations + (moved & ~fresh),
-            born=torch.ones_like(state.born),
-            settled=settled,
-            search=search,
-        )
-        downhill = projected(state.gradient, state.z, self.lower, self.upper)
+        state = replace(state, unscaled=state.unscaled | reset, settled=settled, search=search)
+        downhill = self._downhill(state)
         outcome = self._outcome(state, downhill, moved, dead)
         return self._turn(state, downhill, (moved | reset) & (outcome == RUNNING)), outcome
+
+    def _move(self, state: S, z: Tensor, loss: Tensor, gradient: Tensor, moved: Tensor) -> S:
+        """The state with the rows `moved` (b,) at z (b, d), and what their steps there tell of the curvature."""
+        if not bool(moved.any()):
+            return state
+        stepped = moved & state.born
+        state = self._learn(state, z - state.z, gradient - state.gradient, stepped)
+        return replace(
+            state,
+            z=choose(moved, z, state.z),
+            loss=torch.where(moved, loss, state.loss),
+            gradient=choose(moved, gradient, state.gradient),
+            iterations=state.iterations + stepped,
+            born=torch.ones_like(state.born),
+        )
+
+    def _downhill(self, state: S) -> Tensor:
+        return projected(state.gradient, state.z, self.lower, self.upper) if self.bounded else state.gradient
 
     def _outcome(self, state: S, downhill: Tensor, moved: Tensor, dead: Tensor) -> Tensor:
         outcome = torch.full_like(state.iterations, RUNNING, dtype=torch.int8)
@@ -170,7 +177,7 @@ class QuasiNewtonStepper(ABC, Generic[S]):
         # Not a descent direction to working precision: start again from steepest descent.
         bad = ~(slope < -1e-12 * direction.norm(dim=1) * downhill.norm(dim=1))
         unscaled = state.unscaled | bad
-        direction = torch.where(unscaled[:, None], -downhill, direction)
+        direction = choose(unscaled, -downhill, direction)
         # The very first step trusts a gradient shorter than `first_step`; a restart, where the search along a learned
         # direction has failed, always looks that far: it finds lower basins of rough losses.
         first = self.options.first_step / direction.norm(dim=1)
@@ -181,12 +188,14 @@ class QuasiNewtonStepper(ABC, Generic[S]):
         return replace(
             state,
             unscaled=torch.where(turning, unscaled, state.unscaled),
-            direction=torch.where(turning[:, None], direction, state.direction),
+            direction=choose(turning, direction, state.direction),
             search=search.where(turning, state.search),
         )
 
     def _line(self, z: Tensor, direction: Tensor, step: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Direction, first trial step and longest step (b,) of the line search, which ends on the first bound met."""
+        if not self.bounded:
+            return direction, step, torch.full_like(step, torch.inf)
         longest = self._walls(z, direction)[1].amin(1)
         return direction, torch.minimum(step, longest), longest
 
