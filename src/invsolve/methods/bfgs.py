@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from invsolve.methods.base import RowMethod
+from invsolve.methods.base import STATE_BYTES, RowMethod
 from invsolve.methods.quasi_newton import QuasiNewtonOptions, QuasiNewtonState, QuasiNewtonStepper
 from invsolve.problem import Problem
 
@@ -71,6 +71,17 @@ class Bfgs(RowMethod):
 
     Options = QuasiNewtonOptions
     options: QuasiNewtonOptions
+
+    def row_bytes(self, d: int, dtype: torch.dtype) -> int:
+        return 5 * d**2 * dtype.itemsize  # the matrix, and what its update makes beside it
+
+    def refusal(self, d: int, dtype: torch.dtype) -> str | None:
+        if (needed := self.row_bytes(d, dtype)) <= STATE_BYTES:
+            return None
+        return (
+            f"method 'bfgs' keeps d × d matrices, {needed / 1e9:,.0f} GB for an x of d = {d} unknowns; use --method "
+            f"lbfgs, or --refine lbfgs after another method"
+        )
 
     def stepper(self, problem: Problem) -> BfgsStepper:
         return BfgsStepper(self.options, problem.coordinates.lower, problem.coordinates.upper)

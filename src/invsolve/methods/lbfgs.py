@@ -87,5 +87,8 @@ class Lbfgs(RowMethod):
 
     options: Options
 
+    def row_bytes(self, d: int, dtype: torch.dtype) -> int:
+        return (2 * self.options.memory + 15) * d * dtype.itemsize
+
     def stepper(self, problem: Problem) -> LbfgsStepper:
         return LbfgsStepper(self.options, problem.coordinates.lower, problem.coordinates.upper)
