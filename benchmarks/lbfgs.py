@@ -3,8 +3,8 @@
     python -m benchmarks.lbfgs [PROBLEM ...] [--seeds K] [--out TABLE.md]
 
 Both start from zero, remember ten steps, and end at a gradient of 1e-5. Each runs in a process of its own. Seconds are
-CPU time of the whole solve, ours with reading and scoring; memory is the most that was resident above what was so before
-the solve, with imports and data, in vectors of 10⁶ float64 (8 MB).
+CPU time of the whole solve, ours with reading and scoring; memory is the most that was resident above what was so
+before the solve, with imports and data, in vectors of 10⁶ float64 (8 MB).
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def measure(name: str, seed: int) -> tuple[object, ...]:
 
 
 COLUMNS = (
-    "problem", "d", "seed", "SciPy loss", "invsolve loss", "SciPy evals", "invsolve evals", "SciPy, CPU s", "invsolve, CPU s",
-    "SciPy memory", "invsolve memory",
+    "problem", "d", "seed", "SciPy loss", "invsolve loss", "SciPy evals", "invsolve evals", "SciPy, CPU s",
+    "invsolve, CPU s", "SciPy memory", "invsolve memory",
 )  # fmt: skip
 
 if __name__ == "__main__":
