@@ -191,7 +191,7 @@ def show_check(report: Mapping[str, Any]) -> None:
         table = _table("batch size", "F, ms a row", "F and gradient", "memory for it, MB", left=0)
         for s in report["speed"]:
             costs = (s["value_ms"], s["gradient_ms"], s["memory_mb"])
-            table.add_row(str(s["batch"]), *("too slow" if c is None else f"{c:.3g}" for c in costs))
+            table.add_row(str(s["batch"]), *("too much" if c is None else f"{c:.3g}" for c in costs))
         console.print(table)
     faults = sum(f["verdict"] == "fault" for f in report["findings"])
     console.print("[green]no fault found[/]" if report["ok"] else f"[bold red]{faults} to mend[/]")

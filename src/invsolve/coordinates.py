@@ -28,12 +28,13 @@ class Coordinates:
             self.x_lower = column([p.lower for p in parameters])
             self.x_upper = column([p.upper for p in parameters])
         else:
-            self.scale = column([1.0] * d)
-            self.is_log = torch.zeros(d, dtype=torch.bool, device=device)
-            self.x_lower, self.x_upper = column([-torch.inf] * d), column([torch.inf] * d)
+            # Views of one number: there may be millions of components.
+            self.scale = column([1.0]).expand(d)
+            self.is_log = torch.tensor([False], device=device).expand(d)
+            self.x_lower, self.x_upper = column([-torch.inf]).expand(d), column([torch.inf]).expand(d)
         self._any_log = bool(self.is_log.any())
-        self.lower = self.to_solver(self.x_lower)
-        self.upper = self.to_solver(self.x_upper)
+        self.lower = self.to_solver(self.x_lower) if parameters else self.x_lower
+        self.upper = self.to_solver(self.x_upper) if parameters else self.x_upper
         self.bounded = bool(torch.isfinite(self.lower).any() or torch.isfinite(self.upper).any())
 
     def to_solver(self, x: Tensor) -> Tensor:

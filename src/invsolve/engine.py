@@ -61,10 +61,17 @@ class RowState:
     def where(self, condition: Tensor, other: Self) -> Self:
         """This state in the rows of `condition` (b,), the other one elsewhere."""
 
-        def choose(mine: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(condition.reshape(-1, *(1,) * (mine.ndim - 1)), mine, theirs)
+        return self.combine(lambda mine, theirs: choose(condition, mine, theirs), other)
 
-        return self.combine(choose, other)
+
+def choose(condition: Tensor, this: Tensor, other: Tensor) -> Tensor:
+    """Rows of `this` (b, ...) where the condition (b,) holds, of `other` elsewhere.
+
+    Of a single row, which may be very long, nothing is copied: the result is the one or the other tensor.
+    """
+    if len(condition) == 1 and this.shape == other.shape and not _traced.get():
+        return this if bool(condition) else other
+    return torch.where(condition.reshape(-1, *(1,) * (this.ndim - 1)), this, other)
 
 
 S = TypeVar("S", bound=RowState)
@@ -243,7 +250,7 @@ def advance_slots(stepper: RowStepper[S], slots: Slots[S], found: Evaluation) ->
     active = slots.outcome == RUNNING
     better = active & (found.loss < slots.best)
     unborn = torch.isinf(found.loss) & torch.isinf(slots.best)
-    best_z = torch.where(better[:, None], slots.trial, slots.best_z)
+    best_z = choose(better, slots.trial, slots.best_z)
     state, outcome = stepper.advance(slots.state, found.loss, *found.derivatives)
     evaluations = slots.evaluations + torch.where(active, found.evaluations, 0)
     spent = (evaluations + stepper.cost > slots.limit) & (outcome == RUNNING)
@@ -252,7 +259,7 @@ def advance_slots(stepper: RowStepper[S], slots: Slots[S], found: Evaluation) ->
     return Slots(
         rows=slots.rows,
         outcome=outcome,
-        trial=torch.where((outcome == RUNNING)[:, None], stepper.propose(state), best_z),
+        trial=choose(outcome == RUNNING, stepper.propose(state), best_z),
         best=torch.where(better, found.loss, slots.best),
         best_z=best_z,
         iterations=torch.where(active, stepper.iterations(state), slots.iterations),

@@ -57,7 +57,7 @@ def solve(
         seed: of everything random.
         options: the method's options.
         model_options: the model's options.
-        refine: a row method that polishes every solution ("bfgs", "none"); by default the method's own choice.
+        refine: a row method that polishes every solution ("bfgs", "lbfgs", "none"); by default the method's own choice.
         max_evaluations: per example, everything included.
         time_limit: in seconds; then the best so far is returned.
         batch_size: examples in one batched call, at most. It does not change the solutions beyond rounding.

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -34,6 +35,7 @@ METHODS = {
     "lm": "invsolve.methods.lm:Lm",
     "gd": "invsolve.methods.gd:Gd",
     "jpo": "invsolve.methods.jpo:Jpo",
+    "lbfgs": "invsolve.methods.lbfgs:Lbfgs",
 }
 
 
@@ -139,7 +141,7 @@ def _make_model(cls: type[ForwardModel], name: str, options: dict[str, Any]) -> 
     if not all(isinstance(p, Parameter) for p in parameters):
         raise ModelError(f"model '{name}': parameters must be a tuple of invsolve.Parameter, found {parameters!r}")
     names = [p.name for p in parameters]
-    if twice := next((n for n in names if names.count(n) > 1), None):
+    if twice := next((n for n, times in Counter(names).items() if times > 1), None):
         raise ModelError(f"model '{name}': two parameters are called '{twice}'; rename one")
     if parameters and x_shape != (len(parameters),):
         raise ModelError(f"model '{name}': x_shape is {x_shape}, but there are {len(parameters)} parameters")

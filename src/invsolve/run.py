@@ -31,7 +31,7 @@ from invsolve.jacobian import jacobian_cost
 from invsolve.methods.base import Budget, Method, RowMethod
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem
-from invsolve.registry import load_method, method_class, model_of
+from invsolve.registry import load_method, method_class, model_of, registered
 from invsolve.settings import LEAST_EVALUATIONS, Settings, check_limits, choose_device, choose_dtype
 from invsolve.shapes import solution_shape
 
@@ -56,6 +56,9 @@ class Run:
         self.model = model_of(self.dataset, model, model_options)
         self.x_shape = solution_shape(self.model, self.dataset)
         self.conduct = Conduct()  # of the model, over all ranges
+        for method in filter(None, (self.method, self.refiner)):
+            if refusal := method.refusal(math.prod(self.x_shape), self.dtype):
+                raise OptionError(refusal)
         self._check_extras()
         self._fitted_problem: Problem | None = None
         self._loss_initial: np.ndarray | None = None
@@ -402,8 +405,20 @@ def _load_methods(settings: Settings) -> tuple[Method, Method | None]:
     if name == "none":
         return method, None
     if not issubclass(method_class(name), RowMethod):
-        raise OptionError(f"cannot refine with '{name}', which is no row method; use bfgs, gd or none")
+        raise OptionError(
+            f"cannot refine with '{name}', which is no row method; use {', '.join(row_methods())} or none"
+        )
     return method, load_method(name, {}, seed=settings.seed)
+
+
+def row_methods() -> list[str]:
+    """Names of the registered methods that solve each example on its own; only these can refine."""
+    names = []
+    for name in registered("methods"):
+        with contextlib.suppress(OptionError):  # one that cannot be loaded is of no use here
+            if issubclass(method_class(name), RowMethod):
+                names.append(name)
+    return names
 
 
 def _as_stored(identity: dict[str, Any]) -> dict[str, Any]:

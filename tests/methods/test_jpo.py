@@ -106,5 +106,5 @@ def test_the_seed_matters_and_is_all_that_does() -> None:
 
 
 def test_settings_refuse_a_refinement_by_a_joint_method() -> None:
-    with pytest.raises(invsolve.OptionError, match="cannot refine with 'jpo'"):
+    with pytest.raises(invsolve.OptionError, match="cannot refine with 'jpo'.*; use bfgs, gd, lbfgs"):
         compare(invsolve.generate("billiards", 4), methods=["bfgs"], settings=replace(Settings(), refine="jpo"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from invsolve.analysis.uncertainty import MOST_UNKNOWNS
 from invsolve.checks.report import Finding, Report, Speed, Verdict, examine, verdict_of_share
 from invsolve.checks.speed import measure_speed
 from invsolve.data.dataset import Dataset
@@ -270,6 +271,8 @@ def _forward_mode(s: ModelUnderCheck) -> Finding:
     name, rows = "Jacobian", s.sound(s.problem.x0)[:2]
     if not len(rows):
         return Finding(name, Verdict.SKIPPED, _NOWHERE)
+    if s.problem.d > MOST_UNKNOWNS:
+        return Finding(name, Verdict.SKIPPED, f"--covariance takes up to {MOST_UNKNOWNS} unknowns, x has {s.problem.d}")
     if not bool(torch.isfinite(weighted_jacobian(s.problem, rows, s.problem.x0[rows])).all()):
         advice = "a backward pass that cannot be repeated, or NaN in it: --covariance would be unknown"
         return Finding(name, Verdict.WARNING, f"not finite at x0 of example {int(rows[0])}", advice)

@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Speed:
-    """Cost of F at one batch size; None where it would have taken too long to measure."""
+    """Cost of F at one batch size; None where it would have taken too long, or too much memory."""
 
     batch: int
     value_ms: float | None  # milliseconds per row

@@ -14,19 +14,29 @@ from invsolve.problem import Batch, Problem
 BATCHES = (1, 64, 1024)
 _ENOUGH = 0.2  # seconds of measuring after which no repetition is added
 _LONGEST = 20.0  # seconds that one call may be expected to take
+_MOST = 4 * 2**30  # bytes that it may be expected to take
 
 
 def measure_speed(problem: Problem, batches: tuple[int, ...] = BATCHES) -> list[Speed]:
-    """Best times of F, and of F with its gradient, and the memory the gradient needs; a size too slow is left out."""
+    """Best times of F, and of F with its gradient, and the memory the gradient needs; too large a size is left out."""
     found: list[Speed] = []
     for batch in batches:
         last = found[-1] if found else None
-        if last is not None and (last.gradient_ms is None or last.gradient_ms * batch > 1000 * _LONGEST):
+        if last is not None and (last.gradient_ms is None or _beyond(last, batch, problem)):
             found.append(Speed(batch, None, None, None))
             continue
         rows = torch.arange(batch, device=problem.device) % problem.n
         found.append(_measure(problem, rows))
     return found
+
+
+def _beyond(smaller: Speed, batch: int, problem: Problem) -> bool:
+    """Whether a batch would take too long or too much memory, by what a smaller one took."""
+    assert smaller.gradient_ms is not None
+    assert smaller.memory_mb is not None
+    held = 4 * (problem.d + problem.targets.shape[1]) * problem.targets.itemsize  # x, y, data and gradients
+    memory = smaller.memory_mb * 1e6 / smaller.batch + held
+    return smaller.gradient_ms * batch > 1000 * _LONGEST or memory * batch > _MOST
 
 
 def _measure(problem: Problem, rows: Tensor) -> Speed:

@@ -16,6 +16,9 @@ from invsolve.options import Options as BaseOptions
 from invsolve.options import parse_options
 from invsolve.problem import Batch, Problem
 
+STATE_BYTES = 4 * 2**30
+"""What the states of the rows that are solved together may take; of larger rows, fewer are solved at a time."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -45,6 +48,10 @@ class Method(ABC):
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
         self.seed = seed
         self.options = parse_options(type(self).Options, options or {}, f"method '{self.name}'")
+
+    def refusal(self, d: int, dtype: torch.dtype) -> str | None:
+        """Why the method cannot take examples of d unknowns, and what to use instead; None where it can."""
+        return None
 
     @abstractmethod
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
@@ -90,13 +97,18 @@ class RowMethod(Method):
     def stepper(self, problem: Problem) -> RowStepper[Any]:
         """The mathematics, for this problem's bounds, device and dtype."""
 
+    def row_bytes(self, d: int, dtype: torch.dtype) -> int:
+        """Memory that a row of d unknowns takes while it is advanced, about."""
+        return 12 * d * dtype.itemsize
+
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
+        fitting = max(1, STATE_BYTES // self.row_bytes(problem.d, problem.dtype))
         return run_rows(
             self.stepper(problem),
             problem,
             z0,
             limit=budget.limit(problem),
-            slots=budget.slots,
+            slots=min(budget.slots, fitting),
             control=control,
             stage=self.name,
             kernels=budget.kernels,

@@ -3,126 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from invsolve.coordinates import projected
-from invsolve.data.solution import Status
-from invsolve.engine import RUNNING, RowState, worth
-from invsolve.methods.base import FirstOrder, RowMethod, RowOptions
-from invsolve.methods.line_search import LineSearch, Verdict, begin_search, continue_search
+from invsolve.engine import worth
+from invsolve.methods.base import STATE_BYTES, RowMethod
+from invsolve.methods.quasi_newton import QuasiNewtonOptions, QuasiNewtonState, QuasiNewtonStepper
 from invsolve.problem import Problem
-
-_ROUNDING = 8  # units of rounding that a sum of squares is trusted to
 
 
 @dataclass
-class BfgsState(RowState):
-    """b rows of d unknowns. The trial is z + step·direction, clipped to the bounds."""
+class BfgsState(QuasiNewtonState):
+    """b rows of d unknowns; `unscaled` rows have the identity as their inverse Hessian."""
 
-    z: Tensor  # (b, d) last accepted point
-    loss: Tensor  # (b,)
-    gradient: Tensor  # (b, d)
     inverse: Tensor  # (b, d, d) approximate inverse Hessian
-    unscaled: Tensor  # (b,) bool: the inverse is still, or again, the identity
-    direction: Tensor  # (b, d)
-    iterations: Tensor  # (b,) int64
-    born: Tensor  # (b,) bool: the start has been evaluated
-    settled: Tensor  # (b,) bool: the last quasi-Newton step could gain nothing that the loss resolves
-    search: LineSearch
 
 
-class BfgsStepper(FirstOrder):
-    """One transition of all rows: judge the trial, then accept and turn, or search on along the same line."""
-
-    def __init__(self, options: Bfgs.Options, lower: Tensor, upper: Tensor) -> None:
-        self.options, self.lower, self.upper = options, lower, upper
-        self.bounded = bool(torch.isfinite(lower).any() or torch.isfinite(upper).any())
+class BfgsStepper(QuasiNewtonStepper[BfgsState]):
+    """Keeps the inverse Hessian of every row as a matrix."""
 
     def start(self, z: Tensor) -> BfgsState:
         b, d = z.shape
-        zeros = z.new_zeros(b)
-        return BfgsState(
-            z=z,
-            loss=zeros,
-            gradient=torch.zeros_like(z),
-            inverse=torch.eye(d, dtype=z.dtype, device=z.device).expand(b, d, d),
-            unscaled=torch.ones(b, dtype=torch.bool, device=z.device),
-            direction=torch.zeros_like(z),
-            iterations=torch.zeros(b, dtype=torch.int64, device=z.device),
-            born=torch.zeros(b, dtype=torch.bool, device=z.device),
-            settled=torch.zeros(b, dtype=torch.bool, device=z.device),
-            search=begin_search(zeros, zeros, torch.zeros_like(z), step=zeros, longest=zeros),
-        )
+        inverse = torch.eye(d, dtype=z.dtype, device=z.device).expand(b, d, d)
+        return BfgsState(**self._begin(z), inverse=inverse)
 
-    def iterations(self, state: BfgsState) -> Tensor:
-        return state.iterations
-
-    def propose(self, state: BfgsState) -> Tensor:
-        return self._point(state, state.search.step)
-
-    def _point(self, state: BfgsState, step: Tensor) -> Tensor:
-        point = state.z + step[:, None] * state.direction
-        if not self.bounded:
-            return point
-        # A component that reaches its bound must be on it to the last bit, to be seen as held there.
-        wall, room = self._walls(state.z, state.direction)
-        return torch.where(room <= step[:, None], wall, point).clamp(self.lower, self.upper)
-
-    def advance(self, state: BfgsState, loss: Tensor, gradient: Tensor) -> tuple[BfgsState, Tensor]:
-        slope = (gradient * state.direction).sum(1)
-        resolution = torch.finfo(loss.dtype).eps * state.z.abs().amax(1) / state.direction.abs().amax(1)
-        search, verdict = continue_search(
-            state.search, loss, slope, gradient, self.options.sufficient_decrease, self.options.curvature, resolution
-        )
-        fresh = ~state.born
-        accept = (verdict == Verdict.ACCEPT) | fresh
-        fall_back = (verdict == Verdict.KEEP_LOW) & ~fresh  # the best point of the bracket satisfies Armijo: take it
-        failed = (verdict == Verdict.FAIL) & ~fresh
-        moved = accept | fall_back
-        step = torch.where(fall_back, search.low_step, state.search.step)
-        new_gradient = torch.where(fall_back[:, None], search.low_gradient, gradient)
-        new_z = self._point(state, step)
-
-        inverse, unscaled = self._update(state, new_z - state.z, new_gradient - state.gradient, moved & ~fresh)
-        dead = failed & state.unscaled  # steepest descent found no lower point either
-        reset = failed & ~state.unscaled
-        # What the failed quasi-Newton step was to gain, half of its slope, is lost in the rounding of the loss.
-        spent = reset & (-search.start_slope <= _ROUNDING * torch.finfo(loss.dtype).eps * search.start_loss)
-        settled = torch.where(moved, False, state.settled | spent)
-        state = replace(
-            state,
-            z=torch.where(moved[:, None], new_z, state.z),
-            loss=torch.where(moved, torch.where(fall_back, search.low_loss, loss), state.loss),
-            gradient=torch.where(moved[:, None], new_gradient, state.gradient),
-            inverse=inverse,
-            unscaled=unscaled | reset,
-            iterations=state.iterations + (moved & ~fresh),
-            born=torch.ones_like(state.born),
-            settled=settled,
-            search=search,
-        )
-        outcome = self._outcome(state, moved, dead)
-        return self._turn(state, (moved | reset) & (outcome == RUNNING)), outcome
-
-    def _outcome(self, state: BfgsState, moved: Tensor, dead: Tensor) -> Tensor:
-        downhill = projected(state.gradient, state.z, self.lower, self.upper).abs().amax(1)
-        outcome = torch.full_like(state.iterations, RUNNING, dtype=torch.int8)
-        outcome = outcome.masked_fill(state.iterations >= self.options.max_iterations, int(Status.BUDGET))
-        outcome = outcome.masked_fill(dead, int(Status.STALLED))
-        outcome = outcome.masked_fill(dead & state.settled, int(Status.CONVERGED))
-        return outcome.masked_fill(moved & (downhill <= self.options.grad_tolerance), int(Status.CONVERGED))
-
-    def _update(self, state: BfgsState, s: Tensor, y: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+    def _learn(self, state: BfgsState, s: Tensor, y: Tensor, moved: Tensor) -> BfgsState:
         """BFGS update of the inverse Hessian (N&W eq. 6.17), skipped where the curvature s·y is not safely positive."""
         y = torch.where(s == 0, 0.0, y)  # a component held by its bound tells nothing about the others
         sy, yy = (s * y).sum(1), y.square().sum(1)
         safe = moved & (sy > 1e-10 * s.norm(dim=1) * yy.sqrt())
         if not worth(safe):
-            return state.inverse, state.unscaled
+            return state
         # Before the first update the identity takes the scale of the curvature just seen (N&W eq. 6.20).
         first = (safe & state.unscaled)[:, None, None]
         scale = torch.where(safe, sy / yy, 1.0)[:, None, None]
@@ -132,53 +44,25 @@ class BfgsStepper(FirstOrder):
         weight = rho * (1 + rho * (y * hy).sum(1))
         cross = hy[:, :, None] * s[:, None, :]
         update = weight[:, None, None] * s[:, :, None] * s[:, None, :] - rho[:, None, None] * (cross + cross.mT)
-        return torch.where(safe[:, None, None], inverse + update, state.inverse), state.unscaled & ~safe
+        inverse = torch.where(safe[:, None, None], inverse + update, state.inverse)
+        return replace(state, inverse=inverse, unscaled=state.unscaled & ~safe)
 
-    def _turn(self, state: BfgsState, turning: Tensor) -> BfgsState:
-        """A new direction and a new line search for the rows `turning`."""
-        if not worth(turning):
-            return state
-        z, g = state.z, state.gradient
-        free = projected(g, z, self.lower, self.upper) == g
-        eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    def _newton(self, state: BfgsState, turning: Tensor, downhill: Tensor) -> tuple[BfgsState, Tensor]:
+        free = downhill == state.gradient
+        eye = torch.eye(downhill.shape[1], dtype=downhill.dtype, device=downhill.device)
         # Held components are decoupled, so that the block of the free ones stays an inverse Hessian of its own.
         coupled = free[:, :, None] & free[:, None, :]
         inverse = torch.where(
             state.unscaled[:, None, None], eye, torch.where(coupled, state.inverse, eye * state.inverse)
         )
-        downhill = torch.where(free, g, 0.0)
-        direction = self._inward(z, -(inverse * downhill[:, None, :]).sum(2))
-        slope = (direction * g).sum(1)
-        # Not a descent direction to working precision: start again from steepest descent.
-        bad = ~(slope < -1e-12 * direction.norm(dim=1) * downhill.norm(dim=1))
-        unscaled = state.unscaled | bad
-        direction = torch.where(unscaled[:, None], -downhill, direction)
-        slope = torch.where(unscaled, -downhill.square().sum(1), slope)
-        longest = self._walls(z, direction)[1].amin(1)
-        # The very first step trusts a gradient shorter than `first_step`; a restart, where the search along a learned
-        # direction has failed, always looks that far: it finds lower basins of rough losses.
-        first = self.options.first_step / direction.norm(dim=1)
-        first = torch.where(state.iterations == 0, first.clamp(max=1.0), first)
-        step = torch.minimum(torch.where(unscaled, first, 1.0), longest)
-        search = begin_search(state.loss, slope, g, step, longest)
-        return replace(
-            state,
-            inverse=torch.where(
-                (turning & unscaled)[:, None, None], eye, torch.where(turning[:, None, None], inverse, state.inverse)
-            ),
-            unscaled=torch.where(turning, unscaled, state.unscaled),
-            direction=torch.where(turning[:, None], direction, state.direction),
-            search=search.where(turning, state.search),
-        )
+        direction = self._inward(state.z, -(inverse * downhill[:, None, :]).sum(2))
+        return replace(state, inverse=torch.where(turning[:, None, None], inverse, state.inverse)), direction
 
-    def _inward(self, z: Tensor, direction: Tensor) -> Tensor:
-        outward = ((z <= self.lower) & (direction < 0)) | ((z >= self.upper) & (direction > 0))
-        return direction.masked_fill(outward, 0.0)
-
-    def _walls(self, z: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """The bound (b, d) that each component moves towards, and the step at which it gets there."""
-        wall = torch.where(direction > 0, self.upper, self.lower)
-        return wall, torch.where(direction == 0, torch.inf, (wall - z) / direction)
+    def _forget(self, state: BfgsState, rows: Tensor) -> BfgsState:
+        if not worth(rows):
+            return state
+        eye = torch.eye(state.z.shape[1], dtype=state.z.dtype, device=state.z.device)
+        return replace(state, inverse=torch.where(rows[:, None, None], eye, state.inverse))
 
 
 class Bfgs(RowMethod):
@@ -186,20 +70,19 @@ class Bfgs(RowMethod):
 
     name = "bfgs"
 
-    class Options(RowOptions):
-        first_step: float = Field(
-            1.0, gt=0, description="length of the first trial step, in typical changes of the parameters"
+    Options = QuasiNewtonOptions
+    options: QuasiNewtonOptions
+
+    def row_bytes(self, d: int, dtype: torch.dtype) -> int:
+        return 5 * d**2 * dtype.itemsize  # the matrix, and what its update makes beside it
+
+    def refusal(self, d: int, dtype: torch.dtype) -> str | None:
+        if (needed := self.row_bytes(d, dtype)) <= STATE_BYTES:
+            return None
+        return (
+            f"method 'bfgs' keeps d × d matrices, {needed / 1e9:,.0f} GB for an x of d = {d} unknowns; use --method "
+            f"lbfgs, or --refine lbfgs after another method"
         )
-        sufficient_decrease: float = Field(1e-4, gt=0, lt=0.5, description="c1 of the Wolfe conditions")
-        curvature: float = Field(0.9, gt=0, lt=1, description="c2 of the strong Wolfe conditions, above c1")
-
-        @model_validator(mode="after")
-        def _ordered(self) -> Self:
-            if self.curvature <= self.sufficient_decrease:
-                raise ValueError(f"curvature {self.curvature:g} must be above sufficient_decrease")
-            return self
-
-    options: Options
 
     def stepper(self, problem: Problem) -> BfgsStepper:
         return BfgsStepper(self.options, problem.coordinates.lower, problem.coordinates.upper)

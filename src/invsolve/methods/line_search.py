@@ -13,7 +13,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from invsolve.engine import RowState
+from invsolve.engine import RowState, choose
 
 MAX_TRIALS = 40  # a bracket halves every third trial at worst
 
@@ -83,16 +83,16 @@ def continue_search(
     # Past the minimum: it lies between this trial and the old low end (for an open bracket: the slope is upward).
     past = ~too_high & (slope * (s.high_step - s.low_step) >= 0)
 
-    def choose(trial: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    def upper_end(trial: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return torch.where(too_high, trial, torch.where(past, low, high))
 
-    high_step = choose(t, s.low_step, s.high_step)
-    high_loss = choose(loss, s.low_loss, s.high_loss)
-    high_slope = choose(slope, s.low_slope, s.high_slope)
+    high_step = upper_end(t, s.low_step, s.high_step)
+    high_loss = upper_end(loss, s.low_loss, s.high_loss)
+    high_slope = upper_end(slope, s.low_slope, s.high_slope)
     low_step = torch.where(too_high, s.low_step, t)
     low_loss = torch.where(too_high, s.low_loss, loss)
     low_slope = torch.where(too_high, s.low_slope, slope)
-    low_gradient = torch.where(too_high[:, None], s.low_gradient, gradient)
+    low_gradient = choose(too_high, s.low_gradient, gradient)
 
     is_open = torch.isinf(high_step)
     width = (high_step - low_step).abs()
