@@ -40,6 +40,7 @@ def solve(
     batch_size: int = 1024,
     prior: bool = False,
     covariance: bool = False,
+    threads: int | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -64,6 +65,8 @@ def solve(
         prior: add the penalty of the parameters' priors, which the solution tells as `loss_prior`: a Gaussian prior by
             ½((x − mean)/std)², a uniform one as bounds.
         covariance: compute the Gauss–Newton covariance, standard errors and identifiability of each solution.
+        threads: cores to use; None: as many as torch is set to use. Long runs on the CPU share their rows among so many
+            processes.
         out: a solution file to write as well, range by range.
         overwrite: replace an existing `out`.
         resume: go on with an interrupted run that wrote to `out`.
@@ -75,7 +78,7 @@ def solve(
     settings = Settings(
         method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
         max_evaluations=max_evaluations, time_limit=time_limit, batch_size=batch_size, prior=prior,
-        covariance=covariance,
+        covariance=covariance, threads=threads,
     )  # fmt: skip
     run = Run(dataset, model, dict(model_options or {}), settings)
     return run.solve(None if out is None else Path(out), overwrite, resume, control)
