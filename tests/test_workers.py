@@ -38,7 +38,7 @@ import os, pathlib, time, torch, invsolve
 inner = invsolve.load_model("billiards")
 def F(x, identifiers):
     pathlib.Path("seen", str(os.getpid())).touch()
-    time.sleep(0.02)
+    time.sleep(0.01)
     return inner(x, identifiers)
 """
 
@@ -67,7 +67,9 @@ def in_workers(change: Any) -> FunctionModel:
     return FunctionModel(forward, "in-workers")
 
 
-@pytest.mark.parametrize("more", [{}, {"method": "gd"}, {"dtype": "float32"}, {"covariance": True}, {"method": "jpo"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"method": "gd", "max_evaluations": 30}, {"dtype": "float32"}, {"covariance": True}, {"method": "jpo"}]
+)
 @pytest.mark.parametrize("to_file", [False, True])
 def test_processes_change_no_solution(more: dict[str, Any], to_file: bool, tmp_path: Path) -> None:
     data, seen = shots(), tmp_path / "seen"
@@ -218,7 +220,7 @@ def test_progress_is_of_the_whole_run() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_its_parent_and_the_run_resumes(number: signal.Signals, tmp_path: Path) -> None:
     """As a terminal does, SIGINT is sent to all; SIGTERM and SIGKILL to the parent alone."""
-    invsolve.write_dataset(tmp_path / "d.h5", shots(400))
+    invsolve.write_dataset(tmp_path / "d.h5", shots(120))
     (tmp_path / "slow.py").write_text(SLOW)
     seen = tmp_path / "seen"
     seen.mkdir()
@@ -244,13 +246,13 @@ def test_no_worker_outlives_its_parent_and_the_run_resumes(number: signal.Signal
         assert not _runs(int(path.name))
     kept = len(list(parts.glob("rows-*.h5")))
     assert kept >= 4
-    (tmp_path / "slow.py").write_text(SLOW.replace("0.02", "0.00"))
+    (tmp_path / "slow.py").write_text(SLOW.replace("0.01", "0.00"))
     again = subprocess.run([*words, "--resume"], cwd=tmp_path, check=False, **streams)
     assert again.returncode == 2  # another model's code is another run
     (tmp_path / "slow.py").write_text(SLOW)
     subprocess.run([*words, "--resume", "--json"], cwd=tmp_path, check=True, **streams)
     solution = invsolve.read_solution(tmp_path / "d.bfgs.h5")
-    np.testing.assert_array_equal(solution.loss, invsolve.solve(shots(400), threads=1).loss)
+    np.testing.assert_array_equal(solution.loss, invsolve.solve(shots(120), threads=1).loss)
     assert not parts.exists()
 
 

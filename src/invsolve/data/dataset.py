@@ -12,7 +12,7 @@ import numpy as np
 
 from invsolve.errors import DataError
 
-BLOCK = 65_536  # rows read at once where a whole array is gone through
+BLOCK = 2**24  # bytes read at once where a whole array is gone through
 
 
 class Array(Protocol):
@@ -239,5 +239,6 @@ def _blocks(array: Array) -> Iterator[Any]:
     if not array.shape:
         yield np.asarray(array[...])
         return
-    for start in range(0, array.shape[0], BLOCK):
-        yield array[start : start + BLOCK]
+    rows = max(1, BLOCK // (array.dtype.itemsize * math.prod(array.shape[1:]) or 1))
+    for start in range(0, array.shape[0], rows):
+        yield array[start : start + rows]
