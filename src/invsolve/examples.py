@@ -49,6 +49,11 @@ class Examples:
         self.evaluations = torch.zeros(self.n, dtype=torch.int64, device=self.device)
         self.gradients = torch.zeros_like(self.evaluations)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all data are, as one window."""
+        return self._whole is not None
+
     def score(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Loss (n,) of the data and what is minimized (n,), float64, at the starts, which are kept in `x0`."""
         loss = torch.empty(self.n, dtype=torch.float64, device=self.device)
@@ -58,6 +63,7 @@ class Examples:
             score = evaluate(exact, exact.x0, batch_size, differentiate=False)
             loss[window.examples], objective[window.examples] = score.loss, score.objective
             self.x0[window.examples] = window.problem.x0
+            del window, exact  # before the next one is loaded
         return loss, objective
 
     def windows(self, order: torch.Generator | None = None, *, multiple: int = 1) -> Generator[Window]:
@@ -88,6 +94,7 @@ class Examples:
                 if error is None and problem.conduct.first_error is not None:  # it was told by its row
                     i, text = problem.conduct.first_error
                     problem.conduct.first_error = int(examples[i]), text
+            del window, problem, examples
 
     def _load(self, blocks: list[Range]) -> Window:
         rows = [self._dataset.rows(start, stop, self._x_shape) for start, stop in blocks]

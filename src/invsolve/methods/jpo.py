@@ -128,10 +128,12 @@ class Training:
         """The standard of all examples, and the features of one of them, which have the shapes of all."""
         standards = []
         for window in self.examples.windows():
-            data = _seen(window)
-            standards.append(Standard.measured(*data, self.spatial))
+            targets, identifiers = _seen(window)
+            standards.append(Standard.measured(targets, identifiers, self.spatial))
+            one = targets[:1].clone(), {k: v[:1].clone() for k, v in identifiers.items()}
+            del window, targets, identifiers  # before the next one is loaded
         standard = reduce(Standard.joined, standards)
-        return standard, standard.features(data[0][:1], {k: v[:1] for k, v in data[1].items()})
+        return standard, standard.features(*one)
 
     def _rate(self, step: int) -> float:
         if self.options.schedule == "constant":
@@ -157,15 +159,16 @@ class Training:
         Minibatches (rows of a window) are drawn from all rows of a window, windows from blocks of the data that are
         shuffled too.
         """
-        size, last = self.options.minibatch, None
+        size = self.options.minibatch
+        features: Features | None = None
         while True:
             with contextlib.closing(self.examples.windows(self.order, multiple=size)) as windows:
                 for window in windows:
-                    if window is not last:
+                    if features is None or not self.examples.in_memory:
                         features = self.standard.features(*_seen(window))
-                    last = window
                     for rows in torch.split(torch.randperm(len(window.examples), generator=self.order), size):
                         yield window, features, rows.to(self.examples.device)
+                    del window  # before the next one is loaded
 
     def _step(self, window: Window, features: Features, rows: Tensor, done: float) -> None:
         c, results, examples = self.examples.coordinates, self.results, window.examples[rows]

@@ -45,8 +45,8 @@ class Moments:
         values, usable = _numbers(array)
         count = usable.sum(over, keepdim=True)
         mean = values.sum(over, keepdim=True) / count.clamp(min=1)
-        centred = (values - mean).masked_fill(~usable, 0.0)
-        return cls(count, mean, centred.square().sum(over, keepdim=True))
+        centred = (values - mean).masked_fill_(~usable, 0.0)
+        return cls(count, mean, centred.square_().sum(over, keepdim=True))
 
     def joined(self, other: Moments) -> Moments:
         """The moments of both arrays together (Chan, Golub and LeVeque 1983, eq. 2.1)."""
@@ -60,9 +60,9 @@ class Moments:
     def standardized(self, array: Tensor) -> Tensor:
         """`array` with zero mean and unit spread, float32; zero where it is no number."""
         values, usable = _numbers(array)
-        centred = (values - self.mean).masked_fill(~usable, 0.0)
+        centred = (values - self.mean).masked_fill_(~usable, 0.0)
         spread = (self.deviation / self.count.clamp(min=1)).sqrt()
-        return (centred / torch.where(spread > 0, spread, 1.0)).float()
+        return centred.div_(torch.where(spread > 0, spread, 1.0)).float()
 
 
 @dataclass(frozen=True)
@@ -118,5 +118,5 @@ _ABSURD = 1e100  # beyond, a square overflows soon, and one example would flatte
 def _numbers(array: Tensor) -> tuple[Tensor, Tensor]:
     """The array in float64 with zeros where it holds no usable number, and where it does."""
     values = array.double()
-    usable = torch.isfinite(values) & (values.abs() < _ABSURD)
-    return values.masked_fill(~usable, 0.0), usable
+    usable = values.abs() < _ABSURD  # NaN is not
+    return (values if bool(usable.all()) else values.masked_fill(~usable, 0.0)), usable
