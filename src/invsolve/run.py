@@ -142,7 +142,6 @@ class Run:
         Raises:
             ModelError: no example can be evaluated.
         """
-        is_joint = isinstance(self.solver.method, JointMethod)
         if isinstance(self.solver.method, JointMethod):
             self._fit(self.solver.method, folder, control)
         reached = Reached()
@@ -150,21 +149,9 @@ class Run:
             reached.add(Answer((start, stop), True, _any_finite(columns), None, None))
         ranges = Ranges(len(self.dataset), reached.kept, self.dataset.row_bytes)
         workers = self._workers(ranges)
-        # What a joint method learned needs no more work once the run is stopped: it is read off for all examples.
-        while (not control.stopped or is_joint) and (given := ranges.take()) is not None:
-            began, rows = time.monotonic(), given[1] - given[0]
-            scoring = self.solver.begin(*given).seconds
-            if workers > 1 and _ROUNDS * scoring / rows * (ranges.left + rows) > WORTH_FORKING:
-                ranges.give_back(given)
-            else:
-                control.begin_range(given[0], len(self.dataset))
-                self._take_in(self._solve_range(*given, control, folder), reached)
-                seconds = time.monotonic() - began
-                ranges.took(rows, seconds)
-                if workers == 1 or seconds / rows * ranges.left <= WORTH_FORKING:
-                    continue
-            if not control.stopped:
-                self._share(workers, ranges, folder, reached, control)
+        # Rows that processes may share gain little from a second thread, and lose much by it on a busy machine.
+        with threads_set(1 if workers > 1 else self.threads):
+            self._solve_ranges(workers, ranges, folder, reached, control)
         while (given := ranges.take()) is not None:
             reached.not_run.append(given)
             reached.ended_early = True
@@ -172,26 +159,41 @@ class Run:
             raise ModelError(self._nothing_finite())
         return reached
 
+    def _solve_ranges(
+        self, workers: int, ranges: Ranges, folder: RunFolder | None, reached: Reached, control: Control
+    ) -> None:
+        """Solve range by range, by so many processes as soon as they are seen to pay."""
+        n, is_joint = len(self.dataset), isinstance(self.solver.method, JointMethod)
+
+        def work(start: int, stop: int, control: Control) -> Answer:
+            return self._solve_range(start, stop, control, folder)
+
+        def keep(answer: Answer) -> None:
+            reached.add(answer)
+            told = [e for e in (answer.first_error, self.conduct.first_error) if e is not None]
+            self.conduct.first_error = min(told, default=None)
+
+        # What a joint method learned needs no more work once the run is stopped: it is read off for all examples.
+        while (not control.stopped or is_joint) and (given := ranges.take()) is not None:
+            began, rows = time.monotonic(), given[1] - given[0]
+            scoring = self.solver.begin(*given).seconds
+            if workers > 1 and _ROUNDS * scoring / rows * (ranges.left + rows) > WORTH_FORKING:
+                ranges.give_back(given)
+            else:
+                control.begin_range(given[0], n)
+                keep(work(*given, control))
+                seconds = time.monotonic() - began
+                ranges.took(rows, seconds)
+                if workers == 1 or seconds / rows * ranges.left <= WORTH_FORKING:
+                    continue
+            if not control.stopped:
+                solve_shared(workers, ranges, work, keep, control, n)
+
     def _workers(self, ranges: Ranges) -> int:
         """How many processes may share the ranges."""
         if self.solver.device.type != "cpu" or not can_fork():
             return 1
         return max(1, min(self.threads, ranges.left // _LEAST_SHARE))
-
-    def _share(
-        self, workers: int, ranges: Ranges, folder: RunFolder | None, reached: Reached, control: Control
-    ) -> None:
-        """Let processes solve the ranges."""
-
-        def work(start: int, stop: int, control: Control) -> Answer:
-            return self._solve_range(start, stop, control, folder)
-
-        solve_shared(workers, ranges, work, lambda answer: self._take_in(answer, reached), control, len(self.dataset))
-
-    def _take_in(self, answer: Answer, reached: Reached) -> None:
-        reached.add(answer)
-        told = [e for e in (answer.first_error, self.conduct.first_error) if e is not None]
-        self.conduct.first_error = min(told, default=None)
 
     def _solve_range(self, start: int, stop: int, control: Control, folder: RunFolder | None) -> Answer:
         """Solve the examples start ≤ i < stop, and keep them if they are finished; in this process or a worker."""
