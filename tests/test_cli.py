@@ -122,6 +122,8 @@ def test_an_example_without_observations_is_nonfinite_for_that_reason(command: C
         (["solve", "wp.h5", "--seed", "-1"], "seed must be from 0"),
         (["solve", "wp.h5", "--max-evaluations", "2"], "max_evaluations must be from 3"),
         (["solve", "wp.h5", "--batch-size", "0"], "batch_size must be from 1 to"),
+        (["solve", "wp.h5", "--threads", "0"], "threads must be from 1 to 1024, found 0"),
+        (["compare", "wp.h5", "--threads", "9999"], "threads must be from 1 to 1024, found 9999"),
         (["solve", "wp.h5", "-O", "curvature=1e-5"], "curvature 1e-05 must be above sufficient_decrease"),
         (["solve", "wp.h5", "-M", "duration=inf"], "option 'duration' of model 'wave-packet'"),
         (["solve", "wp.h5", "-M", "model=x"], "has no option 'model'"),
@@ -255,7 +257,8 @@ def test_what_a_model_prints_stays_out_of_the_result(command: Command, wave_pack
 def test_config_gives_what_flags_give_and_flags_win(command: Command, wave_packets: Path) -> None:
     config = wave_packets.parent / "run.toml"
     config.write_text(
-        'method = "gd"\nmax-evaluations = 9\nseed = 5\njson = true\n[options]\noptimizer = "adam"\npatience = 7\n'
+        'method = "gd"\nmax-evaluations = 9\nseed = 5\nthreads = 2\njson = true\n'
+        '[options]\noptimizer = "adam"\npatience = 7\n'
     )
     done = command("solve", wave_packets, "--config", config, "--seed", "6", "-O", "patience=8")
     document = json.loads(done.stdout)
@@ -263,6 +266,7 @@ def test_config_gives_what_flags_give_and_flags_win(command: Command, wave_packe
     assert document["evaluations"]["max"] == 9
     attributes = invsolve.read_solution(document["out"]).attributes
     assert attributes["seed"] == 6
+    assert attributes["threads"] == 2
     assert json.loads(attributes["method_options"])["optimizer"] == "adam"
     assert json.loads(attributes["method_options"])["patience"] == 8
 

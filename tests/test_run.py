@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import invsolve
-from invsolve import run as run_module
+from invsolve import ranges
 from invsolve.data.dataset import Dataset
 from invsolve.data.run_folder import RunFolder
 from invsolve.data.solution import COLUMNS, Status
@@ -29,7 +29,8 @@ COMPARED = [c for c in COLUMNS if c != "example"]
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "RANGE", 5)
+    monkeypatch.setattr(ranges, "RANGE", 5)
+    monkeypatch.setattr(ranges, "PATIENCE", 0)  # they do not grow
 
 
 def shots(n: int = 13, seed: int = 1) -> Dataset:
@@ -57,7 +58,7 @@ def test_ranges_make_no_difference(method: str, monkeypatch: pytest.MonkeyPatch,
     data = shots()
     options: dict[str, Any] = {"jpo": {"steps": 30}}.get(method, {})
     pieces = invsolve.solve(data, method=method, options=options, out=tmp_path / "out.h5")
-    monkeypatch.setattr(run_module, "RANGE", 1000)
+    monkeypatch.setattr(ranges, "RANGE", 1000)
     whole = invsolve.solve(data, method=method, options=options)
     np.testing.assert_allclose(pieces.loss, whole.loss, rtol=1e-6, atol=1e-12)
     assert np.array_equal(pieces.example, np.arange(13))
@@ -221,8 +222,8 @@ def test_a_kill_at_any_moment_loses_at_most_a_range(tmp_path: Path) -> None:
     data, out = tmp_path / "d.h5", tmp_path / "o.h5"
     invsolve.write_dataset(data, shots(60))
     script = (
-        "import time, torch, invsolve, invsolve.run as r\n"
-        "r.RANGE = 4\n"
+        "import time, torch, invsolve, invsolve.ranges as r\n"
+        "r.RANGE, r.PATIENCE = 4, 0\n"
         "inner = invsolve.load_model('billiards')\n"
         "def F(x, identifiers):\n"
         "    time.sleep(0.005)\n"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from invsolve.errors import ModelError as ModelError
     from invsolve.errors import OptionError as OptionError
     from invsolve.errors import OutputError as OutputError
+    from invsolve.errors import WorkerError as WorkerError
     from invsolve.models.base import ForwardModel as ForwardModel
     from invsolve.models.parameters import Normal as Normal
     from invsolve.models.parameters import Parameter as Parameter
@@ -40,7 +41,7 @@ _HOMES = {
     "invsolve.data.dataset": ("Dataset",),
     "invsolve.data.solution": ("Solution", "Status"),
     "invsolve.data.store": ("read_dataset", "read_solution", "write_dataset", "write_solution"),
-    "invsolve.errors": ("DataError", "InvsolveError", "ModelError", "OptionError", "OutputError"),
+    "invsolve.errors": ("DataError", "InvsolveError", "ModelError", "OptionError", "OutputError", "WorkerError"),
     "invsolve.models.base": ("ForwardModel",),
     "invsolve.models.parameters": ("Normal", "Parameter", "Uniform"),
     "invsolve.options": ("Options",),

@@ -75,6 +75,9 @@ TimeLimit = Annotated[
     str | None, typer.Option("--time-limit", metavar="TIME", help="such as 90, 45s, 30m or 1h30m; then the best so far")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="examples in one batched call, at most")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", help="cores to use; default: as many as the process may")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no messages")]
 Prior = Annotated[
@@ -114,6 +117,7 @@ def solve(
     max_evaluations: MaxEvaluations = None,
     time_limit: TimeLimit = None,
     batch_size: BatchSize = 1024,
+    threads: Threads = None,
     prior: Prior = False,
     covariance: Annotated[
         bool, typer.Option("--covariance", help="standard errors and identifiability of each solution")
@@ -138,7 +142,7 @@ def solve(
 
     _no_table_of_one_method(ctx)
     settings = replace(
-        _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, prior),
+        _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, threads, prior),
         method=method,
         method_options=_assigned(ctx, "options", option, "-O"),
         covariance=covariance,
@@ -186,6 +190,7 @@ def compare(
     max_evaluations: MaxEvaluations = None,
     time_limit: TimeLimit = None,
     batch_size: BatchSize = 1024,
+    threads: Threads = None,
     prior: Prior = False,
     targets: Targets = "targets",
     identifiers: Identifiers = "identifiers",
@@ -203,7 +208,7 @@ def compare(
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
         names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
-        settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, prior)
+        settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, threads, prior)
         options = _assigned_by_method(ctx, names, option)
         with watched(quiet) as (control, signals):
             comparison = pipeline.compare(
@@ -372,6 +377,7 @@ def _settings(
     max_evaluations: int | None,
     time_limit: str | None,
     batch_size: int,
+    threads: int | None,
     prior: bool,
 ) -> Settings:
     from invsolve.settings import Settings
@@ -384,6 +390,7 @@ def _settings(
         max_evaluations=max_evaluations,
         time_limit=None if time_limit is None else duration_seconds(time_limit),
         batch_size=batch_size,
+        threads=threads,
         prior=prior,
     )
 

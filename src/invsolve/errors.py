@@ -29,6 +29,10 @@ class OutputError(InvsolveError):
     """A result cannot be written where it was asked for."""
 
 
+class WorkerError(InvsolveError):
+    """A process that shared the work of a run has died."""
+
+
 class PipeClosed(Exception):
     """Whoever read standard output has gone. No OSError, which typer would turn into an exit code of its own."""
 

@@ -23,6 +23,8 @@ from invsolve.registry import load_model, registered
 from invsolve.run import Run
 from invsolve.settings import MANY, Settings, check_seed
 
+SIMULATED = 1024  # rows that are simulated in one call
+
 
 def solve(
     dataset: Dataset | str | Path,
@@ -40,6 +42,7 @@ def solve(
     batch_size: int = 1024,
     prior: bool = False,
     covariance: bool = False,
+    threads: int | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -64,6 +67,8 @@ def solve(
         prior: add the penalty of the parameters' priors, which the solution tells as `loss_prior`: a Gaussian prior by
             ½((x − mean)/std)², a uniform one as bounds.
         covariance: compute the Gauss–Newton covariance, standard errors and identifiability of each solution.
+        threads: cores to use; None: as many as torch is set to use. Long runs on the CPU share their rows among so many
+            processes.
         out: a solution file to write as well, range by range.
         overwrite: replace an existing `out`.
         resume: go on with an interrupted run that wrote to `out`.
@@ -75,7 +80,7 @@ def solve(
     settings = Settings(
         method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
         max_evaluations=max_evaluations, time_limit=time_limit, batch_size=batch_size, prior=prior,
-        covariance=covariance,
+        covariance=covariance, threads=threads,
     )  # fmt: skip
     run = Run(dataset, model, dict(model_options or {}), settings)
     return run.solve(None if out is None else Path(out), overwrite, resume, control)
@@ -226,14 +231,12 @@ def generate(
     if not 0 <= noise < math.inf:
         raise OptionError(f"noise must be ≥ 0 and finite, found {noise}")
     try:
-        identifiers, x, y = _simulate(loaded, n, noise, torch.Generator().manual_seed(seed))
-        finite = bool(torch.isfinite(y).all())
-        targets = loaded.conceal(y).numpy()
+        identifiers, x, targets = _simulate(loaded, n, noise, torch.Generator().manual_seed(seed))
     except InvsolveError:
         raise
     except (Exception, SystemExit) as error:  # of the user's model, or memory
         raise ModelError(f"model '{loaded.name}' cannot simulate {n} examples: {first_line(error)}") from error
-    if not finite:
+    if targets is None:
         raise ModelError(f"model '{loaded.name}' gives NaN or Inf for parameters drawn from its own priors")
     named = loaded.name in registered("models")  # a data file never names anything else
     return Dataset(
@@ -247,12 +250,33 @@ def generate(
 
 def _simulate(
     model: ForwardModel, n: int, noise: float, generator: torch.Generator
-) -> tuple[Identifiers, torch.Tensor, torch.Tensor]:
-    """Identifiers, x (n, *x_shape) and noisy y (n, *y_shape)."""
+) -> tuple[Identifiers, torch.Tensor, np.ndarray | None]:
+    """Identifiers, x (n, *x_shape) and what is observed of noisy y (n, *y_shape); None where some y is NaN or Inf.
+
+    Of y no more than the result is in memory, beside a block of rows.
+    """
     identifiers = model.draw_identifiers(n, generator)
     x = model.draw_parameters(n, identifiers, generator)
-    y = torch.cat([model(x[rows], _pick(identifiers, rows)).detach() for rows in torch.split(torch.arange(n), 1024)])
-    return identifiers, x, y + noise * torch.randn(y.shape, dtype=y.dtype, generator=generator)
+    targets: np.ndarray | None = None
+    for start, stop in _blocks(n):
+        rows = torch.arange(start, stop)
+        parts = torch.split(rows, SIMULATED)
+        y = torch.cat([model(x[part], _pick(identifiers, part)).detach() for part in parts])
+        # In blocks of a multiple of 16 numbers, torch draws as it would draw all at once.
+        y = y + noise * torch.randn(y.shape, dtype=y.dtype, generator=generator)
+        if not bool(torch.isfinite(y).all()):
+            return identifiers, x, None
+        seen = model.conceal(y).numpy()
+        if targets is None:
+            targets = np.empty((n, *seen.shape[1:]), dtype=seen.dtype)
+        targets[start:stop] = seen
+    return identifiers, x, targets
+
+
+def _blocks(n: int) -> list[tuple[int, int]]:
+    """Rows in blocks of `SIMULATED`, of which the last is longer: torch draws fewer than 16 numbers in another way."""
+    starts = range(0, max(n - SIMULATED, 0) + 1, SIMULATED)
+    return list(zip(starts, [*starts[1:], n], strict=True))
 
 
 def _pick(identifiers: Identifiers, rows: torch.Tensor) -> Identifiers:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from invsolve.errors import OptionError
 
 MANY = 10**9  # of examples in a batch, or evaluations of one: above, it is a slip of the pen
+MOST_THREADS = 1024
 LEAST_EVALUATIONS = 3  # the start and the result are scored, and in between something must happen
 
 
@@ -21,7 +23,7 @@ class Settings:
     `method_options` are those of the method, by name. `max_evaluations` is per example and covers everything; None
     leaves the end to the method. `time_limit` is in seconds. `refine` is "none" or a row method, None the method's own
     choice. `prior` adds the penalty of the parameters' priors to what is minimized;
-    `covariance` asks for standard errors.
+    `covariance` asks for standard errors. `threads` are the cores to use, None as many as torch is set to.
     """
 
     method: str = "bfgs"
@@ -35,6 +37,7 @@ class Settings:
     batch_size: int = 1024
     prior: bool = False
     covariance: bool = False
+    threads: int | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -65,6 +68,32 @@ def choose_dtype(name: str) -> torch.dtype:
     if name not in ("float64", "float32"):
         raise OptionError(f"no dtype is called '{name}'; valid: float64, float32")
     return getattr(torch, name)  # type: ignore[no-any-return]
+
+
+def choose_threads(count: int | None) -> int:
+    """How many cores to use: as many as torch is set to, which is all that the process may use unless told otherwise.
+
+    Raises:
+        OptionError: there cannot be so many.
+    """
+    if count is None:
+        return torch.get_num_threads()
+    if not 1 <= count <= MOST_THREADS:
+        raise OptionError(f"threads must be from 1 to {MOST_THREADS}, found {count}")
+    return count
+
+
+@contextlib.contextmanager
+def threads_set(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads meanwhile."""
+    before = torch.get_num_threads()
+    if count != before:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count != before:
+            torch.set_num_threads(before)
 
 
 def check_limits(settings: Settings) -> None:

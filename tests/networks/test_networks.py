@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from invsolve.networks.architectures import VectorNetwork, choose_kind, grid_shape
-from invsolve.networks.features import make_features
+from invsolve.networks.features import Features, Standard
+
+
+def make_features(targets: Tensor, identifiers: dict[str, Tensor], spatial: tuple[int, ...]) -> Features:
+    return Standard.measured(targets, identifiers, spatial).features(targets, identifiers)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,20 @@ def test_features_are_standardized_and_gaps_masked() -> None:
         assert values.std() == pytest.approx(1, abs=2e-2)
     assert features.flat[:, 0].std() == pytest.approx(1, abs=2e-2)
     assert (features.flat[:, 1:] == 0).all()  # what never varies tells nothing
+
+
+def test_the_standard_of_parts_is_that_of_the_whole() -> None:
+    torch.manual_seed(1)
+    targets = torch.randn(50, 20, dtype=torch.float64) * 3 + 1e4
+    targets[40, 2] = torch.nan
+    targets[:30, 7] = torch.inf  # no usable number in the first part
+    identifiers = {"setting": torch.rand(50, 2), "field": torch.randn(50, 3, 20) + torch.arange(50)[:, None, None]}
+    parts = [slice(0, 30), slice(30, 31), slice(31, 50)]
+    standards = [Standard.measured(targets[p], {k: v[p] for k, v in identifiers.items()}, (20,)) for p in parts]
+    standard = standards[0].joined(standards[1]).joined(standards[2])
+    whole, pieced = make_features(targets, identifiers, (20,)), standard.features(targets, identifiers)
+    torch.testing.assert_close(pieced.grid, whole.grid)
+    torch.testing.assert_close(pieced.flat, whole.flat)
 
 
 @pytest.mark.parametrize("absurd", [torch.inf, 1e300])

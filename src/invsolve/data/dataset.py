@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import numpy as np
 
 from invsolve.errors import DataError
 
-BLOCK = 65_536  # rows read at once where a whole array is gone through
+BLOCK = 2**24  # bytes read at once where a whole array is gone through
 
 
 class Array(Protocol):
@@ -102,6 +103,15 @@ class Dataset:
     def y_shape(self) -> tuple[int, ...]:
         """Shape of one target."""
         return tuple(self.targets.shape[1:])
+
+    @property
+    def row_bytes(self) -> int:
+        """What one example takes in memory at most, all its data as 8-byte numbers."""
+        identifiers = self.identifiers if isinstance(self.identifiers, Mapping) else {"": self.identifiers}
+        shapes = [self.y_shape, *(v.shape[1:] for v in identifiers.values() if v is not None)]
+        if self.sigma is not None:
+            shapes.append(self.y_shape)
+        return 8 * sum(math.prod(shape) for shape in shapes)
 
     def rows(self, start: int, stop: int, x_shape: tuple[int, ...] | None = None) -> Rows:
         """Load examples start ≤ i < stop; `x_shape`, where it is known, tells a guess for each from one for all."""
@@ -229,5 +239,6 @@ def _blocks(array: Array) -> Iterator[Any]:
     if not array.shape:
         yield np.asarray(array[...])
         return
-    for start in range(0, array.shape[0], BLOCK):
-        yield array[start : start + BLOCK]
+    rows = max(1, BLOCK // (array.dtype.itemsize * math.prod(array.shape[1:]) or 1))
+    for start in range(0, array.shape[0], rows):
+        yield array[start : start + rows]

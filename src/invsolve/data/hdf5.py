@@ -19,7 +19,7 @@ import numpy as np
 
 from invsolve.errors import DataError, InvsolveError, first_line, nearest
 
-_IN_MEMORY = 2**28  # bytes of a file that is made in memory first
+_IN_MEMORY = 2**26  # bytes of a file that is made in memory first
 _LINK_HOPS = 16  # soft links followed before a loop is assumed
 
 Read = TypeVar("Read", bound=Callable[..., Any])

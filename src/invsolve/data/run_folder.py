@@ -100,6 +100,17 @@ class RunFolder:
             return read_columns(path)
         return None
 
+    def finished(self) -> Iterator[tuple[int, int, Columns]]:
+        """The ranges start ≤ i < stop that are kept, in order, with their columns; a damaged one is none."""
+        end = 0
+        for path in sorted(self.path.glob("rows-*.h5")):
+            start, stop = (int(part) for part in path.stem.split("-")[1:])
+            if start < end or (columns := self.get(path.stem)) is None:
+                path.unlink()
+                continue
+            yield start, stop, columns
+            end = stop
+
     def assemble(
         self,
         blocks: Iterator[tuple[int, Columns]],

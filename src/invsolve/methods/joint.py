@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from invsolve.engine import Control, RowResults
+from invsolve.examples import Examples
 from invsolve.methods.base import Budget, Method
 from invsolve.problem import Problem
 
@@ -23,12 +24,13 @@ class JointMethod(Method):
         self.fitted: RowResults | None = None
 
     @abstractmethod
-    def train(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
+    def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         """The best z of every row (n, d) over the training; where none beats `initial_loss` (n,), the start."""
 
-    def fit(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> None:
+    def fit(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         """Learn from all n examples at once, whose losses (n,) at x0 are known, before any range is solved."""
-        self.fitted = self.train(problem, initial_loss, budget, control)
+        self.fitted = self.train(examples, initial_loss, budget, control)
+        return self.fitted
 
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
         assert self.fitted is not None, "fit comes first"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -18,12 +19,12 @@ from invsolve.coordinates import projected
 from invsolve.data.solution import Status
 from invsolve.engine import Control, Progress, RowResults
 from invsolve.errors import OptionError
+from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
 from invsolve.methods.joint import JointMethod
 from invsolve.networks.architectures import KINDS, VectorNetwork, choose_kind, grid_shape
-from invsolve.networks.features import Features, make_features
+from invsolve.networks.features import Features, Standard
 from invsolve.options import Options as BaseOptions
-from invsolve.problem import Problem
 
 
 class Jpo(JointMethod):
@@ -63,20 +64,20 @@ class Jpo(JointMethod):
 
     options: Options
 
-    def train(self, problem: Problem, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
-        cuda = [problem.device] if problem.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), _threads_for(self.options.minibatch * problem.targets.shape[1]):
+    def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
+        cuda = [examples.device] if examples.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), _threads_for(self.options.minibatch * math.prod(examples.y_shape)):
             torch.manual_seed(self.seed)
-            steps = self._steps(problem, budget)
-            return Training(self.options, problem, initial_loss, steps, self.seed).run(control)
+            steps = self._steps(examples, budget)
+            return Training(self.options, examples, initial_loss, steps, self.seed).run(control)
 
-    def _steps(self, problem: Problem, budget: Budget) -> int:
+    def _steps(self, examples: Examples, budget: Budget) -> int:
         """Steps that options and budget allow, a part of the budget being left for the refinement that follows."""
         passes = self.options.passes
         if budget.max_evaluations is not None:
-            left = budget.max_evaluations - int(problem.evaluations.max())
+            left = budget.max_evaluations - int(examples.evaluations.max())
             passes = min(passes, left - min(REFINEMENT, left // 2) if budget.refined else left)
-        return min(self.options.steps, passes * math.ceil(problem.n / self.options.minibatch))
+        return min(self.options.steps, passes * math.ceil(examples.n / self.options.minibatch))
 
 
 REFINEMENT = 30  # evaluations per example that a refinement may need after training
@@ -98,15 +99,17 @@ def _threads_for(elements: int) -> Iterator[None]:
 
 
 class Training:
-    """One training run: the network, its optimizer, and the best z of every row so far."""
+    """One training run: the network, its optimizer, and the best z of every row so far.
 
-    def __init__(self, options: Jpo.Options, problem: Problem, initial_loss: Tensor, steps: int, seed: int) -> None:
-        self.options, self.problem, self.steps = options, problem, steps
-        self.features = _features(options, problem)
-        network = VectorNetwork(
-            self.features, problem.d, width=options.width, depth=options.depth, channels=options.channels
-        )
-        self.network = network.to(problem.device)
+    What is known of each row stays in memory, (n, d) and (n,); its data come and go with the windows of the examples.
+    """
+
+    def __init__(self, options: Jpo.Options, examples: Examples, initial_loss: Tensor, steps: int, seed: int) -> None:
+        self.options, self.examples, self.steps = options, examples, steps
+        self.spatial = _spatial(options, examples.y_shape)
+        self.standard, one = self._look_at_all()
+        network = VectorNetwork(one, examples.d, width=options.width, depth=options.depth, channels=options.channels)
+        self.network = network.to(examples.device)
         # The size of a loss is the user's unit: only a tiny eps keeps Adam indifferent to it.
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
@@ -117,8 +120,20 @@ class Training:
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.order = torch.Generator().manual_seed(seed)
-        self.z0 = problem.coordinates.to_solver(problem.x0)
+        self.z0 = examples.coordinates.to_solver(examples.x0)
         self.results = RowResults.unstarted(self.z0, initial_loss)
+        self.evaluations = 0
+
+    def _look_at_all(self) -> tuple[Standard, Features]:
+        """The standard of all examples, and the features of one of them, which have the shapes of all."""
+        standards = []
+        for window in self.examples.windows():
+            targets, identifiers = _seen(window)
+            standards.append(Standard.measured(targets, identifiers, self.spatial))
+            one = targets[:1].clone(), {k: v[:1].clone() for k, v in identifiers.items()}
+            del window, targets, identifiers  # before the next one is loaded
+        standard = reduce(Standard.joined, standards)
+        return standard, standard.features(*one)
 
     def _rate(self, step: int) -> float:
         if self.options.schedule == "constant":
@@ -127,28 +142,46 @@ class Training:
 
     def run(self, control: Control) -> RowResults:
         """Train to the end of the steps, or until `control` stops it."""
-        batches = _minibatches(self.problem.n, self.options.minibatch, self.order)
-        for step in range(self.steps):
-            if control.stopped:
-                break
-            self._step(next(batches).to(self.problem.device), done=step / self.steps)
-            control.report(lambda step=step: self._progress(step + 1))  # type: ignore[misc]
+        with contextlib.closing(self._minibatches()) as minibatches:
+            for step in range(self.steps):
+                if control.stopped:
+                    break
+                self._step(*next(minibatches), done=step / self.steps)
+                control.report(lambda step=step: self._progress(step + 1))  # type: ignore[misc]
         begun = self.results.iterations > 0
         failed = torch.where(torch.isfinite(self.results.best), int(Status.BUDGET), int(Status.NONFINITE))
         self.results.status = torch.where(begun, failed, int(Status.NOT_RUN)).to(torch.int8)
         return self.results
 
-    def _step(self, rows: Tensor, done: float) -> None:
-        c, results = self.problem.coordinates, self.results
-        features = self.features[rows].blurred(self.options.input_noise * (1 - done))
-        output = self.network(features).to(self.z0.dtype)
-        z = self.z0[rows] + self.options.scale * output
+    def _minibatches(self) -> Generator[tuple[Window, Features, Tensor]]:
+        """Endless shuffled passes over all examples, so that each is evaluated equally often.
+
+        Minibatches (rows of a window) are drawn from all rows of a window, windows from blocks of the data that are
+        shuffled too.
+        """
+        size = self.options.minibatch
+        features: Features | None = None
+        while True:
+            with contextlib.closing(self.examples.windows(self.order, multiple=size)) as windows:
+                for window in windows:
+                    if features is None or not self.examples.in_memory:
+                        features = self.standard.features(*_seen(window))
+                    for rows in torch.split(torch.randperm(len(window.examples), generator=self.order), size):
+                        yield window, features, rows.to(self.examples.device)
+                    del window  # before the next one is loaded
+
+    def _step(self, window: Window, features: Features, rows: Tensor, done: float) -> None:
+        c, results, examples = self.examples.coordinates, self.results, window.examples[rows]
+        output = self.network(features[rows].blurred(self.options.input_noise * (1 - done))).to(self.z0.dtype)
+        z = self.z0[examples] + self.options.scale * output
         trial = z.detach().clamp(c.lower, c.upper)
-        loss, gradient = self.problem.evaluate(rows, trial)  # a row that fails has gradient zero: it is left out
-        better = loss < results.best[rows]
-        results.best[rows] = torch.where(better, loss, results.best[rows])
-        results.z[rows] = torch.where(better[:, None], trial, results.z[rows])
-        results.iterations[rows] += 1
+        # A row that fails has gradient zero: it is left out.
+        loss, gradient = window.problem.evaluate(rows, trial)
+        self.evaluations += len(rows)
+        better = loss < results.best[examples]
+        results.best[examples] = torch.where(better, loss, results.best[examples])
+        results.z[examples] = torch.where(better[:, None], trial, results.z[examples])
+        results.iterations[examples] += 1
         self.optimizer.zero_grad(set_to_none=True)
         z.backward(projected(gradient, trial, c.lower, c.upper))
         self.optimizer.step()
@@ -158,30 +191,30 @@ class Training:
         best = self.results.best
         return Progress(
             stage="jpo",
-            total=self.problem.n,
+            total=self.examples.n,
             done=0,
             fraction=step / self.steps,
-            evaluations=int(self.problem.evaluations.sum()),
+            evaluations=self.evaluations,
             losses=best[torch.isfinite(best)],
         )
 
 
-def _features(options: Jpo.Options, problem: Problem) -> Features:
-    kind = options.network if options.network != "auto" else choose_kind(problem.y_shape)
-    spatial = grid_shape(kind, problem.y_shape)
+def _spatial(options: Jpo.Options, y_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of the targets that the network convolves over."""
+    kind = options.network if options.network != "auto" else choose_kind(y_shape)
+    spatial = grid_shape(kind, y_shape)
     if kind != "mlp" and not spatial:
         raise OptionError(
-            f"network '{kind}' does not fit targets of shape {problem.y_shape}; valid here: "
-            f"{', '.join(k for k in KINDS if k == 'mlp' or grid_shape(k, problem.y_shape))}"
+            f"network '{kind}' does not fit targets of shape {y_shape}; valid here: "
+            f"{', '.join(k for k in KINDS if k == 'mlp' or grid_shape(k, y_shape))}"
         )
-    targets = problem.targets.reshape(problem.n, *problem.y_shape)
+    return spatial
+
+
+def _seen(window: Window) -> tuple[Tensor, dict[str, Tensor]]:
+    """What of a window's data the network is shown: targets (w, *y_shape), and identifiers by name."""
+    problem = window.problem
     identifiers = problem.identifiers
     if identifiers is not None and not isinstance(identifiers, dict):
         identifiers = {"identifiers": identifiers}
-    return make_features(targets, identifiers or {}, spatial)
-
-
-def _minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless shuffled passes over n rows, so that every example is evaluated equally often."""
-    while True:
-        yield from torch.split(torch.randperm(n, generator=generator), size)
+    return problem.targets.reshape(problem.n, *problem.y_shape), identifiers or {}

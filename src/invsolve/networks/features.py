@@ -28,45 +28,95 @@ class Features:
         return Features(*(t + amount * torch.randn_like(t) for t in (self.grid, self.flat)))
 
 
-def make_features(targets: Tensor, identifiers: dict[str, Tensor], spatial: tuple[int, ...]) -> Features:
-    """Arrange targets (n, *y_shape; NaN = gap) and identifiers (n, ...) for a network on a grid of shape `spatial`.
+@dataclass(frozen=True)
+class Moments:
+    """Of the entries of an array that are numbers: how many, their mean and sum of squared deviations, (1, ...) each.
 
-    Arrays of that shape, or with one more axis in front of it, become channels of the grid; all others are
-    flattened. `spatial = ()` flattens everything. Channels are standardized as a whole, which keeps their
-    translation symmetry; flat features one by one.
+    The dimensions that are standardized together have length one.
     """
-    n = len(targets)
-    channels, features = [], []
-    observed = ~torch.isnan(targets)
-    arrays = [targets, *identifiers.values()]
-    if not bool(observed.all()):
-        arrays.insert(1, observed)
-    for array in arrays:
-        on_grid = bool(spatial) and tuple(array.shape[-len(spatial) :]) == spatial and array.ndim <= len(spatial) + 2
-        if on_grid:
-            image = array.reshape(n, -1, *spatial)
-            channels.append(_standardized(image, over=tuple(d for d in range(image.ndim) if d != 1)))
-        else:
-            features.append(_standardized(array.reshape(n, -1), over=(0,)))
-    empty_grid = torch.zeros(n, 0, *spatial, device=targets.device)
-    empty_flat = torch.zeros(n, 0, device=targets.device)
-    return Features(
-        torch.cat(channels, dim=1) if channels else empty_grid, torch.cat(features, dim=1) if features else empty_flat
-    )
+
+    count: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def measured(cls, array: Tensor, over: tuple[int, ...]) -> Moments:
+        """The moments along the dimensions `over`."""
+        values, usable = _numbers(array)
+        count = usable.sum(over, keepdim=True)
+        mean = values.sum(over, keepdim=True) / count.clamp(min=1)
+        centred = (values - mean).masked_fill_(~usable, 0.0)
+        return cls(count, mean, centred.square_().sum(over, keepdim=True))
+
+    def joined(self, other: Moments) -> Moments:
+        """The moments of both arrays together (Chan, Golub and LeVeque 1983, eq. 2.1)."""
+        count = self.count + other.count
+        whole = count.clamp(min=1)
+        gap = other.mean - self.mean
+        mean = self.mean + gap * (other.count / whole)
+        deviation = self.deviation + other.deviation + gap.square() * (self.count * (other.count / whole))
+        return Moments(count, mean, deviation)
+
+    def standardized(self, array: Tensor) -> Tensor:
+        """`array` with zero mean and unit spread, float32; zero where it is no number."""
+        values, usable = _numbers(array)
+        centred = (values - self.mean).masked_fill_(~usable, 0.0)
+        spread = (self.deviation / self.count.clamp(min=1)).sqrt()
+        return centred.div_(torch.where(spread > 0, spread, 1.0)).float()
+
+
+@dataclass(frozen=True)
+class Standard:
+    """How examples become features: standardized by the moments of all of them, which some at a time may bring.
+
+    Arrays of shape `spatial`, or with one more axis in front of it, become channels of a grid; all others are
+    flattened. `spatial = ()` flattens everything. Channels are standardized as a whole, which keeps their translation
+    symmetry; flat features one by one.
+    """
+
+    spatial: tuple[int, ...]
+    gaps: bool  # whether some target is not observed, so that the network is shown which
+    moments: tuple[Moments, ...]  # of the targets, then of each array of identifiers
+
+    @classmethod
+    def measured(cls, targets: Tensor, identifiers: dict[str, Tensor], spatial: tuple[int, ...]) -> Standard:
+        """From targets (n, *y_shape; NaN = gap) and identifiers (n, ...)."""
+        gaps = bool(torch.isnan(targets).any())
+        arranged = (_arranged(array, spatial) for array in (targets, *identifiers.values()))
+        return cls(spatial, gaps, tuple(Moments.measured(array, _together(array)) for array in arranged))
+
+    def joined(self, other: Standard) -> Standard:
+        """The standard of both sets of examples together."""
+        pairs = zip(self.moments, other.moments, strict=True)
+        return Standard(self.spatial, self.gaps or other.gaps, tuple(a.joined(b) for a, b in pairs))
+
+    def features(self, targets: Tensor, identifiers: dict[str, Tensor]) -> Features:
+        """What the network sees of targets (b, *y_shape; NaN = gap) and identifiers (b, ...)."""
+        arranged = [_arranged(array, self.spatial) for array in (targets, *identifiers.values())]
+        seen = [m.standardized(array) for m, array in zip(self.moments, arranged, strict=True)]
+        if self.gaps:
+            seen.insert(1, (~torch.isnan(arranged[0])).float())
+        empty = torch.zeros(len(targets), 0, device=targets.device)
+        channels = [image for image in seen if image.ndim > 2] or [empty.reshape(len(targets), 0, *self.spatial)]
+        return Features(torch.cat(channels, dim=1), torch.cat([empty, *(f for f in seen if f.ndim == 2)], dim=1))
+
+
+def _arranged(array: Tensor, spatial: tuple[int, ...]) -> Tensor:
+    """As an image (n, channels, *spatial) where the shape is so, else flat (n, features)."""
+    on_grid = bool(spatial) and tuple(array.shape[-len(spatial) :]) == spatial and array.ndim <= len(spatial) + 2
+    return array.reshape(len(array), -1, *(spatial if on_grid else ()))
+
+
+def _together(array: Tensor) -> tuple[int, ...]:
+    """The dimensions along which an arranged array is standardized: all but that of its channels or features."""
+    return tuple(dimension for dimension in range(array.ndim) if dimension != 1)
 
 
 _ABSURD = 1e100  # beyond, a square overflows soon, and one example would flatten all others
 
 
-def _standardized(array: Tensor, over: tuple[int, ...]) -> Tensor:
-    """Zero mean and unit spread over the entries that are numbers along the dimensions `over`; all others zero."""
-    if array.dtype == torch.bool:  # a mask: 1 = observed
-        return array.float()
+def _numbers(array: Tensor) -> tuple[Tensor, Tensor]:
+    """The array in float64 with zeros where it holds no usable number, and where it does."""
     values = array.double()
-    finite = torch.isfinite(values) & (values.abs() < _ABSURD)
-    values = values.masked_fill(~finite, 0.0)
-    count = finite.sum(over, keepdim=True).clamp(min=1)
-    mean = values.sum(over, keepdim=True) / count
-    centred = (values - mean).masked_fill(~finite, 0.0)
-    spread = (centred.square().sum(over, keepdim=True) / count).sqrt()
-    return (centred / torch.where(spread > 0, spread, 1.0)).float()
+    usable = values.abs() < _ABSURD  # NaN is not
+    return (values if bool(usable.all()) else values.masked_fill(~usable, 0.0)), usable

@@ -1,0 +1,124 @@
+"""All examples of a run, for what learns from them together: their data come in windows of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.analysis.evaluate import evaluate
+from invsolve.data.dataset import Dataset, Rows
+from invsolve.problem import Problem
+from invsolve.ranges import Range, split
+
+WINDOW = 2**27  # bytes of data that are in memory at a time
+_BLOCKS = 8  # runs of contiguous rows that make up a window: few, to be read quickly; several, to be mixed
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some of the examples: row i of `problem`, and of the data it was made from, is example `examples[i]`."""
+
+    rows: Rows
+    problem: Problem
+    examples: Tensor  # (w,) int64
+
+
+class Examples:
+    """n examples, of which the small things are in memory: start, counts. The data come in windows.
+
+    Where all data fit in `WINDOW`, there is one window, and it stays in memory.
+
+    Args:
+        dataset: the data.
+        x_shape: shape of one solution.
+        problem: makes a problem of rows of the data.
+    """
+
+    def __init__(self, dataset: Dataset, x_shape: tuple[int, ...], problem: Callable[[Rows], Problem]) -> None:
+        self._dataset, self._x_shape, self._problem = dataset, x_shape, problem
+        self.n, self.y_shape = len(dataset), dataset.y_shape
+        self._most = max(1, WINDOW // dataset.row_bytes)
+        self._whole = self._load([(0, self.n)]) if self.n <= self._most else None
+        first = self._whole or self._load([(0, 1)])
+        self.d, self.device, self.coordinates = first.problem.d, first.problem.device, first.problem.coordinates
+        self.x0 = first.problem.x0.new_empty(self.n, self.d)
+        self.evaluations = torch.zeros(self.n, dtype=torch.int64, device=self.device)
+        self.gradients = torch.zeros_like(self.evaluations)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all data are, as one window."""
+        return self._whole is not None
+
+    def score(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Loss (n,) of the data and what is minimized (n,), float64, at the starts, which are kept in `x0`."""
+        loss = torch.empty(self.n, dtype=torch.float64, device=self.device)
+        objective = torch.empty_like(loss)
+        for window in self.windows():
+            exact = window.problem.in_float64(window.rows)
+            score = evaluate(exact, exact.x0, batch_size, differentiate=False)
+            loss[window.examples], objective[window.examples] = score.loss, score.objective
+            self.x0[window.examples] = window.problem.x0
+            del window, exact  # before the next one is loaded
+        return loss, objective
+
+    def windows(self, order: torch.Generator | None = None, *, multiple: int = 1) -> Generator[Window]:
+        """One pass over all examples, each in one window; what a window's problem counts is kept.
+
+        Blocks of `multiple` rows, or of a multiple of them, stay together; with `order` they are shuffled, unless all
+        are in one window.
+        """
+        if self._whole is not None:
+            groups = [[(0, self.n)]]
+        else:
+            rows = max(multiple, self._most // _BLOCKS // multiple * multiple)
+            blocks = list(split(self.n, rows))
+            if order is not None:
+                blocks = [blocks[i] for i in torch.randperm(len(blocks), generator=order).tolist()]
+            together = max(1, self._most // rows)
+            groups = [blocks[i : i + together] for i in range(0, len(blocks), together)]
+        for group in groups:
+            window = self._whole or self._load(group)
+            problem, examples = window.problem, window.examples
+            problem.evaluations.copy_(self.evaluations[examples])
+            problem.gradients.copy_(self.gradients[examples])
+            error = problem.conduct.first_error
+            try:
+                yield window
+            finally:
+                self.evaluations[examples], self.gradients[examples] = problem.evaluations, problem.gradients
+                if error is None and problem.conduct.first_error is not None:  # it was told by its row
+                    i, text = problem.conduct.first_error
+                    problem.conduct.first_error = int(examples[i]), text
+            del window, problem, examples
+
+    def _load(self, blocks: list[Range]) -> Window:
+        rows = [self._dataset.rows(start, stop, self._x_shape) for start, stop in blocks]
+        joined = rows[0] if len(rows) == 1 else _joined(rows, self._dataset.x0_per_row)
+        problem = self._problem(joined)
+        problem.start = 0  # rows of several blocks have no common start
+        examples = torch.cat([torch.arange(start, stop) for start, stop in blocks])
+        return Window(joined, problem, examples.to(problem.device))
+
+
+def _joined(parts: list[Rows], x0_per_row: bool) -> Rows:
+    """The rows of all parts, one after another."""
+
+    def join(arrays: list[np.ndarray], per_row: bool = True) -> np.ndarray:
+        return np.concatenate(arrays) if per_row else arrays[0]
+
+    first = parts[0]
+    identifiers: np.ndarray | dict[str, np.ndarray] | None = None
+    if isinstance(first.identifiers, dict):
+        identifiers = {k: join([p.identifiers[k] for p in parts]) for k in first.identifiers}  # type: ignore[index]
+    elif first.identifiers is not None:
+        identifiers = join([p.identifiers for p in parts])  # type: ignore[misc]
+    x0 = None if first.x0 is None else join([p.x0 for p in parts if p.x0 is not None], x0_per_row)
+    sigma = None
+    if first.sigma is not None:
+        sigma = np.concatenate([np.broadcast_to(p.sigma, p.targets.shape) for p in parts if p.sigma is not None])
+    return Rows(0, join([p.targets for p in parts]), identifiers, x0, sigma)

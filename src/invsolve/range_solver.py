@@ -1,0 +1,218 @@
+"""What is computed of a range of rows: problem, method, refinement and evaluator, as columns of the solution."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from invsolve.analysis.evaluate import Score, evaluate
+from invsolve.analysis.uncertainty import Uncertainty, reduced_chi2, uncertainty
+from invsolve.data.dataset import Dataset, Rows
+from invsolve.data.run_folder import Columns
+from invsolve.data.solution import Status
+from invsolve.engine import Control, RowResults
+from invsolve.examples import Examples
+from invsolve.jacobian import jacobian_cost
+from invsolve.methods.base import Budget, Method
+from invsolve.methods.joint import JointMethod
+from invsolve.problem import Conduct, Problem
+from invsolve.settings import Settings
+
+
+@dataclass
+class Begun:
+    """A range of rows whose starts are scored."""
+
+    start: int
+    stop: int
+    problem: Problem
+    exact: Problem  # the same in float64
+    loss_initial: torch.Tensor
+    seconds: float = 0.0  # that the scoring took
+
+    def slice(self, start: int, stop: int) -> Begun:
+        """The examples start ≤ i < stop among these."""
+        part = slice(start - self.start, stop - self.start)
+        problem = self.problem.slice(part.start, part.stop)
+        exact = problem if self.exact is self.problem else self.exact.slice(part.start, part.stop)
+        return Begun(start, stop, problem, exact, self.loss_initial[part])
+
+
+@dataclass
+class Fitted:
+    """What a joint method left of every example beside its solution."""
+
+    loss_initial: torch.Tensor
+    evaluations: torch.Tensor
+    gradients: torch.Tensor
+
+
+class RangeSolver:
+    """Solves ranges of rows, each independent of all others."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: Any,
+        x_shape: tuple[int, ...],
+        method: Method,
+        refiner: Method | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        settings: Settings,
+    ) -> None:
+        self.dataset, self.model, self.x_shape = dataset, model, x_shape
+        self.method, self.refiner = method, refiner
+        self.device, self.dtype, self.settings = device, dtype, settings
+        self.conduct = Conduct()  # of the model, over all ranges
+        self._begun: Begun | None = None
+        self._fitted: Fitted | None = None
+
+    def fit(self, method: JointMethod, control: Control) -> Columns | None:
+        """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated."""
+        examples = Examples(self.dataset, self.x_shape, lambda rows: self.problem(rows, self.dtype))
+        loss, objective = examples.score(self.settings.batch_size)
+        if bool(torch.isinf(loss).all()):
+            return None
+        control.begin_range(0, len(self.dataset))
+        return method.fit(examples, objective.to(self.dtype), self.budget(), control).to_columns() | {
+            "loss_initial": loss.cpu().numpy(),
+            "evaluations": examples.evaluations.cpu().numpy(),
+            "gradients": examples.gradients.cpu().numpy(),
+        }
+
+    def use_fit(self, method: JointMethod, columns: Columns) -> None:
+        """Solve ranges by what `fit` gave, in this run or an earlier one."""
+        method.fitted = RowResults.from_columns(columns, self.device)
+        names = ("loss_initial", "evaluations", "gradients")
+        self._fitted = Fitted(*(torch.from_numpy(columns[name]).to(self.device) for name in names))
+
+    def begin(self, start: int, stop: int) -> Begun:
+        """Load the examples start ≤ i < stop and score their starts, unless that was done already."""
+        if self._begun is not None and self._begun.start <= start and stop <= self._begun.stop:
+            return self._begun.slice(start, stop)
+        self._begun = None  # its memory is free before more is taken
+        rows = self.dataset.rows(start, stop, self.x_shape)
+        problem = self.problem(rows, self.dtype)
+        exact = problem.in_float64(rows)
+        if self._fitted is not None:
+            part = slice(start, stop)
+            problem.evaluations.copy_(self._fitted.evaluations[part])
+            problem.gradients.copy_(self._fitted.gradients[part])
+            return Begun(start, stop, problem, exact, self._fitted.loss_initial[part])
+        began = time.monotonic()
+        loss_initial = evaluate(exact, exact.x0, self.settings.batch_size, differentiate=False).loss
+        self._begun = Begun(start, stop, problem, exact, loss_initial, time.monotonic() - began)
+        return self._begun
+
+    def solve(self, start: int, stop: int, control: Control) -> Columns:
+        """Columns of the examples start ≤ i < stop."""
+        begun = self.begin(start, stop)
+        problem, exact = begun.problem, begun.exact
+        results = self.method.solve(problem, problem.coordinates.to_solver(problem.x0), self.budget(), control)
+        if self.refiner is not None and not control.stopped:
+            results = _refine(self.refiner, problem, results, self.budget(), control)
+        x = exact.coordinates.to_user(results.z.double())
+        score = evaluate(exact, x, self.settings.batch_size)
+        status = results.status.masked_fill(torch.isinf(score.loss), int(Status.NONFINITE))
+        more = self._extras(exact, x, score)  # before the counts are read
+        return {
+            "x": self._shaped(x),
+            "loss": score.loss.cpu().numpy(),
+            "loss_initial": begun.loss_initial.cpu().numpy(),
+            "status": status.cpu().numpy(),
+            "iterations": results.iterations.cpu().numpy(),
+            "evaluations": problem.evaluations.cpu().numpy().copy(),
+            "gradients": problem.gradients.cpu().numpy().copy(),
+            "grad_norm": score.grad_norm.cpu().numpy(),
+            "x_initial": self._shaped(exact.x0),
+            "example": self._names(start, stop),
+            **more,
+        }
+
+    def _extras(self, problem: Problem, x: torch.Tensor, score: Score) -> Columns:
+        """The columns that only some runs have."""
+        asked = self.settings.covariance
+        return self._extra_columns(
+            score.penalty,
+            reduced_chi2(problem, score.loss) if problem.has_sigma else None,
+            uncertainty(problem, x, score.loss, self.settings.batch_size) if asked else None,
+        )
+
+    def _extra_columns(self, penalty: torch.Tensor, chi2: torch.Tensor | None, found: Uncertainty | None) -> Columns:
+        columns: Columns = {}
+        if self.settings.prior:
+            columns["loss_prior"] = penalty.cpu().numpy()
+        if chi2 is not None:
+            columns["reduced_chi2"] = chi2.cpu().numpy()
+        if found is not None:
+            columns |= {
+                "covariance": found.covariance.cpu().numpy(),
+                "std_error": self._shaped(found.std_error),
+                "condition_number": found.condition_number.cpu().numpy(),
+                "identifiability": self._shaped(found.identifiability),
+            }
+        return columns
+
+    def problem(self, rows: Rows, dtype: torch.dtype) -> Problem:
+        """The rows under the run's model."""
+        return Problem(self.model, rows, self.x_shape, self.device, dtype, self.conduct, prior=self.settings.prior)
+
+    def not_run(self, start: int, stop: int) -> Columns:
+        """Columns of examples that the run did not come to."""
+        problem = self.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
+        zeros, unknown = np.zeros(stop - start, dtype=np.int64), np.full(stop - start, np.nan)
+        return {
+            "x": self._shaped(problem.x0),
+            "loss": unknown,
+            "loss_initial": unknown,
+            "status": np.full(stop - start, int(Status.NOT_RUN), dtype=np.int8),
+            "iterations": zeros,
+            "evaluations": zeros,
+            "gradients": zeros,
+            "grad_norm": unknown,
+            "x_initial": self._shaped(problem.x0),
+            "example": self._names(start, stop),
+            **self._extra_columns(
+                torch.full_like(problem.targets[:, 0], torch.nan),
+                torch.full_like(problem.targets[:, 0], torch.nan) if problem.has_sigma else None,
+                Uncertainty.unknown(stop - start, problem.d) if self.settings.covariance else None,
+            ),
+        }
+
+    def _shaped(self, x: torch.Tensor) -> np.ndarray:
+        return x.cpu().numpy().reshape(len(x), *self.x_shape)
+
+    def _names(self, start: int, stop: int) -> np.ndarray:
+        names = self.dataset.names
+        return np.arange(start, stop, dtype=np.int64) if names is None else np.asarray(names[start:stop], dtype=object)
+
+    def budget(self) -> Budget:
+        """What the settings leave to the method."""
+        most = self.settings.max_evaluations
+        left = None if most is None else most - self.kept_back
+        return Budget(left, self.settings.batch_size, refined=self.refiner is not None)
+
+    @property
+    def kept_back(self) -> int:
+        """Evaluations of each row that are left for the evaluator, and for the Jacobian where it is asked for."""
+        d, m = math.prod(self.x_shape), math.prod(self.dataset.y_shape)
+        return 1 + (jacobian_cost(d, m) if self.settings.covariance else 0)
+
+
+def _refine(refiner: Method, problem: Problem, found: RowResults, budget: Budget, control: Control) -> RowResults:
+    """Polish each row from where it is, and keep the better."""
+    refined = refiner.solve(problem, found.z, budget, control)
+    ran = refined.status != int(Status.NOT_RUN)
+    better = refined.best <= found.best
+    return RowResults(
+        z=torch.where(better[:, None], refined.z, found.z),
+        status=torch.where(ran, refined.status, found.status),
+        iterations=found.iterations + refined.iterations,
+        best=torch.minimum(refined.best, found.best),
+    )

@@ -1,0 +1,87 @@
+"""Which examples are solved as one piece: ranges that grow while they are quick, and what is left to hand out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+RANGE = 4096  # examples of the first range: a few full batches
+PATIENCE = 5.0  # seconds; a range that took less is followed by one of twice the size
+MEMORY = 2**26  # bytes of data that a range may bring into memory
+
+Range = tuple[int, int]
+"""The examples start ≤ i < stop."""
+
+
+class Ranges:
+    """The examples that are still to be solved, handed out as ranges in their order.
+
+    Every range costs a file, and rounds at its end in which few rows are left to fill a batch. So ranges double while
+    they take less than `PATIENCE` seconds, which bounds what a kill can lose, and while their data fit in `MEMORY`.
+
+    Args:
+        n: examples in all.
+        finished: ranges that need not be solved, in order.
+        row_bytes: size of the data of one example.
+    """
+
+    def __init__(self, n: int, finished: Iterable[Range], row_bytes: int) -> None:
+        self._gaps: list[Range] = []  # the next one last
+        begin = 0
+        for start, stop in (*finished, (n, n)):
+            if begin < start:
+                self._gaps.insert(0, (begin, start))
+            begin = stop
+        self._most = most_rows(row_bytes)
+        self._size = min(RANGE, self._most)
+        self._workers = self._least = 1
+
+    @property
+    def left(self) -> int:
+        """Examples that were not handed out yet."""
+        return sum(stop - start for start, stop in self._gaps)
+
+    def peek(self) -> Range | None:
+        """The range that would be handed out next, or None."""
+        if not self._gaps:
+            return None
+        start, stop = self._gaps[-1]
+        rows = self._size
+        if self._workers > 1:
+            # At most half a share of what is left, so that all end at about the same time (guided self-scheduling).
+            rows = min(rows, max(self._least, math.ceil(self.left / (2 * self._workers))))
+        # A small rest would not fill a batch.
+        return start, stop if stop - start < 1.5 * rows else start + rows
+
+    def take(self) -> Range | None:
+        """Hand out the next range, or None if there is none."""
+        taken = self.peek()
+        if taken is not None:
+            _, end = self._gaps.pop()
+            if taken[1] < end:
+                self._gaps.append((taken[1], end))
+        return taken
+
+    def give_back(self, given: Range) -> None:
+        """Let the range handed out last be handed out anew, on its own; perhaps in parts."""
+        self._gaps.append(given)
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Tell how long a range of so many rows took."""
+        if seconds < PATIENCE:
+            self._size = max(self._size, min(2 * rows, self._most))
+
+    def share(self, workers: int) -> None:
+        """From now on, the ranges are solved by so many workers at a time."""
+        rounds = max(1, math.ceil(self.left / (workers * RANGE)))
+        self._workers, self._least = workers, math.ceil(self.left / (workers * rounds))
+
+
+def most_rows(row_bytes: int) -> int:
+    """How many examples of this size may be in memory at a time."""
+    return max(1, MEMORY // row_bytes)
+
+
+def split(n: int, rows: int) -> Iterator[Range]:
+    """Examples 0 to n − 1 in ranges of so many rows."""
+    return ((start, min(start + rows, n)) for start in range(0, n, rows))
