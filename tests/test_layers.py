@@ -17,12 +17,13 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"shell"},
+    {"shell", "flags"},
     {"console", "inspection", "checks"},
     {"pipeline"},
     {"run"},
     {"range_solver", "workers"},
     {"registry"},
+    {"tuning"},
     {"methods", "compilation"},
     {"engine", "examples", "networks"},
     {"analysis", "least_squares"},
@@ -90,7 +91,7 @@ def test_no_import_goes_in_a_circle() -> None:
 
 @pytest.mark.parametrize(
     ("library", "homes"),
-    [("h5py", {"data/hdf5.py", "data/store.py"}), ("rich", {"console.py"}), ("typer", {"cli.py", "shell.py"})],
+    [("h5py", {"data/hdf5.py", "data/store.py"}), ("rich", {"console.py"}), ("typer", {"cli.py", "flags.py", "shell.py"})],
 )
 def test_one_place_knows_each_library(library: str, homes: set[str]) -> None:
     users = {

@@ -15,12 +15,38 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from invsolve._version import __version__
-from invsolve.config import duration_seconds, load_config
+from invsolve.config import duration_seconds
 from invsolve.errors import OptionError
+from invsolve.flags import (
+    CONFIG,
+    X0,
+    AsJson,
+    Assign,
+    BatchSize,
+    Compile,
+    Config,
+    Data,
+    Device,
+    DType,
+    Identifiers,
+    MaxEvaluations,
+    Model,
+    ModelAssign,
+    Overwrite,
+    Prior,
+    Quiet,
+    Refine,
+    Seed,
+    Sigma,
+    Targets,
+    Threads,
+    TimeLimit,
+)
 from invsolve.shell import UNSATISFIED, resume_command, run_command_line, watched
 
 if TYPE_CHECKING:
     from invsolve.data.dataset import Dataset
+    from invsolve.run import Run
     from invsolve.settings import Settings
 
 app = typer.Typer(
@@ -34,60 +60,6 @@ models_app = typer.Typer(help="List the forward models; `models show NAME` tells
 methods_app = typer.Typer(help="List the methods; `methods show NAME` tells one's options.")
 app.add_typer(models_app, name="models")
 app.add_typer(methods_app, name="methods")
-
-_CONFIG = "invsolve.config"  # where a command finds the option tables of its --config
-
-
-def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
-    if path is not None:
-        flags = {p.name: bool(getattr(p, "is_flag", False)) for p in ctx.command.params if p.name}
-        values, tables = load_config(path, flags)
-        ctx.default_map = {**(ctx.default_map or {}), **values}
-        ctx.meta[_CONFIG] = tables
-    return path
-
-
-Data = Annotated[Path, typer.Argument(metavar="DATA.h5", help="dataset file (HDF5)", show_default=False)]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model", metavar="NAME", help="registered name, path/to/file.py:F or package.module:F; default: the data's"
-    ),
-]
-Refine = Annotated[
-    str | None, typer.Option("--refine", metavar="METHOD", help="row method that polishes each solution, or none")
-]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:1")]
-DType = Annotated[str, typer.Option("--dtype", metavar="NAME", help="float64 or float32; losses are float64 always")]
-Seed = Annotated[int, typer.Option("--seed", help="of everything random")]
-Assign = Annotated[list[str] | None, typer.Option("-O", metavar="KEY=VALUE", help="method option, repeatable")]
-ModelAssign = Annotated[list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="model option, repeatable")]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", metavar="RUN.toml", callback=_read_config, is_eager=True, help="flags from a file; flags win"
-    ),
-]
-MaxEvaluations = Annotated[
-    int | None, typer.Option("--max-evaluations", metavar="N", help="of F per example, everything included")
-]
-TimeLimit = Annotated[
-    str | None, typer.Option("--time-limit", metavar="TIME", help="such as 90, 45s, 30m or 1h30m; then the best so far")
-]
-BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="examples in one batched call, at most")]
-Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", help="cores to use; default: as many as the process may")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no messages")]
-Prior = Annotated[
-    bool, typer.Option("--prior", help="add the penalty of the parameters' priors; it is told as loss_prior")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
-Targets = Annotated[str, typer.Option("--targets", metavar="PATH", help="dataset inside the file")]
-Identifiers = Annotated[str, typer.Option("--identifiers", metavar="PATH", help="dataset or group inside the file")]
-X0 = Annotated[str, typer.Option("--x0", metavar="PATH", help="dataset inside the file, or numbers such as 1,0.5")]
-Sigma = Annotated[str, typer.Option("--sigma", metavar="PATH", help="dataset inside the file")]
 
 
 @app.callback(invoke_without_command=True)
@@ -116,7 +88,8 @@ def solve(
     config: Config = None,
     max_evaluations: MaxEvaluations = None,
     time_limit: TimeLimit = None,
-    batch_size: BatchSize = 1024,
+    batch_size: BatchSize = "auto",
+    compile: Compile = "auto",
     threads: Threads = None,
     prior: Prior = False,
     covariance: Annotated[
@@ -142,7 +115,7 @@ def solve(
 
     _no_table_of_one_method(ctx)
     settings = replace(
-        _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, threads, prior),
+        _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior),
         method=method,
         method_options=_assigned(ctx, "options", option, "-O"),
         covariance=covariance,
@@ -158,7 +131,7 @@ def solve(
     else:
         console.show_solution(summary)
     if not quiet:
-        _tell_what_happened(summary["status"]["not_run"] > 0 or bool(signals), run.conduct.first_error)
+        _tell_what_happened(summary["status"]["not_run"] > 0 or bool(signals), run)
     if signals:
         raise typer.Exit(128 + signals[0])
     _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet, run.unobserved(solution))
@@ -189,7 +162,8 @@ def compare(
     config: Config = None,
     max_evaluations: MaxEvaluations = None,
     time_limit: TimeLimit = None,
-    batch_size: BatchSize = 1024,
+    batch_size: BatchSize = "auto",
+    compile: Compile = "auto",
     threads: Threads = None,
     prior: Prior = False,
     targets: Targets = "targets",
@@ -208,7 +182,9 @@ def compare(
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
         names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
-        settings = _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, threads, prior)
+        settings = _settings(
+            refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior
+        )
         options = _assigned_by_method(ctx, names, option)
         with watched(quiet) as (control, signals):
             comparison = pipeline.compare(
@@ -376,11 +352,12 @@ def _settings(
     seed: int,
     max_evaluations: int | None,
     time_limit: str | None,
-    batch_size: int,
+    batch_size: str,
+    compile: str,
     threads: int | None,
     prior: bool,
 ) -> Settings:
-    from invsolve.settings import Settings
+    from invsolve.settings import Settings, read_batch_size
 
     return Settings(
         refine=refine,
@@ -389,7 +366,8 @@ def _settings(
         seed=seed,
         max_evaluations=max_evaluations,
         time_limit=None if time_limit is None else duration_seconds(time_limit),
-        batch_size=batch_size,
+        batch_size=read_batch_size(batch_size),
+        compile=compile,
         threads=threads,
         prior=prior,
     )
@@ -405,7 +383,7 @@ def _assigned(ctx: typer.Context, table: str, flags: list[str] | None, flag: str
     """Options from the config's table and, winning over them, from the flags."""
     from invsolve.options import split_assignments
 
-    return {**ctx.meta.get(_CONFIG, {}).get(table, {}), **split_assignments(flags or [], flag)}
+    return {**ctx.meta.get(CONFIG, {}).get(table, {}), **split_assignments(flags or [], flag)}
 
 
 def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str] | None) -> dict[str, dict[str, Any]]:
@@ -413,7 +391,7 @@ def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str]
     from invsolve.registry import method_class
 
     options: dict[str, dict[str, Any]] = {name: {} for name in methods}
-    tables: dict[str, Any] = ctx.meta.get(_CONFIG, {}).get("options", {})
+    tables: dict[str, Any] = ctx.meta.get(CONFIG, {}).get("options", {})
     for name, values in tables.items():
         if not isinstance(values, dict):
             raise OptionError(f"option '{name}' of which method? compare takes a table [options.METHOD] for each")
@@ -429,7 +407,7 @@ def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str]
 
 
 def _no_table_of_one_method(ctx: typer.Context) -> None:
-    for key, value in ctx.meta.get(_CONFIG, {}).get("options", {}).items():
+    for key, value in ctx.meta.get(CONFIG, {}).get("options", {}).items():
         if isinstance(value, dict):
             raise OptionError(f"[options.{key}] in the config is for compare; solve takes one table [options]")
 
@@ -447,9 +425,12 @@ def _refuse_all_but(ctx: typer.Context, flags: set[str], where: str) -> None:
     _refuse(ctx, {parameter.name or "" for parameter in ctx.command.params} - flags, where)
 
 
-def _tell_what_happened(ended_early: bool, first_error: tuple[int, str] | None) -> None:
+def _tell_what_happened(ended_early: bool, run: Run) -> None:
     from invsolve import console
 
+    for note in run.solver.tuning.notes:
+        console.say(note)
+    first_error = run.conduct.first_error
     if first_error is not None:
         console.say(f"the model raised for some examples, first for example {first_error[0]}: {first_error[1]}")
     if ended_early:

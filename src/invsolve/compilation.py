@@ -77,15 +77,14 @@ class CompiledKernels(Kernels):
     def _compiled(self, function: Function, inputs: list[Tensor], problem: Problem | None) -> Function:
         began = time.monotonic()
         try:
-            with _quiet():
+            with _quiet(), torch.no_grad():  # as it is called later: else it would be compiled anew
                 compiled = _compile(function, inputs, self.affordable)
                 compiled(*inputs)
         except ModelError:
             raise
-        except (Exception, SystemExit) as error:  # whatever the compiler, or the user's model in it, raises
-            if problem is None:
-                raise
-            raise ModelError(f"model '{problem.model.name}' does not compile: {first_line(error)}") from error
+        except (Exception, SystemExit) as error:  # whatever the compiler, or the user's code in it, raises
+            what = f"model '{problem.model.name}'" if problem is not None else "the method"
+            raise ModelError(f"{what} does not compile: {first_line(error)}") from error
         if problem is not None:
             _check_same(function, compiled, inputs, problem)
         self.seconds += time.monotonic() - began
@@ -96,7 +95,7 @@ def _compile(function: Function, inputs: list[Tensor], affordable: float) -> Fun
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # Each input a tensor of its own: two that are one now would be recorded as one for ever.
-    with traced(), torch.no_grad():
+    with traced():
         graph = make_fx(function)(*(t.clone() for t in inputs))
     graph.graph.eliminate_dead_code()
     graph.recompile()

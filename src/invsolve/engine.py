@@ -88,6 +88,11 @@ def worth(mask: Tensor) -> bool:
 _traced: ContextVar[bool] = ContextVar("traced", default=False)
 
 
+def is_traced() -> bool:
+    """Whether what runs is being recorded."""
+    return _traced.get()
+
+
 @contextlib.contextmanager
 def traced() -> Iterator[None]:
     """What runs within is recorded, to be compiled: it must not branch on values."""

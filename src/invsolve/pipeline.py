@@ -21,7 +21,7 @@ from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, f
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.registry import load_model, registered
 from invsolve.run import Run
-from invsolve.settings import MANY, Settings, check_seed
+from invsolve.settings import MANY, Settings, check_seed, read_batch_size
 
 SIMULATED = 1024  # rows that are simulated in one call
 
@@ -39,7 +39,8 @@ def solve(
     refine: str | None = None,
     max_evaluations: int | None = None,
     time_limit: float | None = None,
-    batch_size: int = 1024,
+    batch_size: int | str | None = None,
+    compile: str = "auto",
     prior: bool = False,
     covariance: bool = False,
     threads: int | None = None,
@@ -63,7 +64,10 @@ def solve(
         refine: a row method that polishes every solution ("bfgs", "lbfgs", "none"); by default the method's own choice.
         max_evaluations: per example, everything included.
         time_limit: in seconds; then the best so far is returned.
-        batch_size: examples in one batched call, at most. It does not change the solutions beyond rounding.
+        batch_size: examples in one batched call, at most; None or "auto": as many as a short race finds fastest, within
+            memory. It does not change the solutions beyond rounding.
+        compile: "on" compiles the rounds of a row method by torch.compile, which takes some 10 s or more; "off"; or
+            "auto", where the work ahead repays it.
         prior: add the penalty of the parameters' priors, which the solution tells as `loss_prior`: a Gaussian prior by
             ½((x − mean)/std)², a uniform one as bounds.
         covariance: compute the Gauss–Newton covariance, standard errors and identifiability of each solution.
@@ -79,7 +83,8 @@ def solve(
     """
     settings = Settings(
         method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
-        max_evaluations=max_evaluations, time_limit=time_limit, batch_size=batch_size, prior=prior,
+        max_evaluations=max_evaluations, time_limit=time_limit, batch_size=read_batch_size(batch_size),
+        compile=compile, prior=prior,
         covariance=covariance, threads=threads,
     )  # fmt: skip
     run = Run(dataset, model, dict(model_options or {}), settings)

@@ -18,10 +18,11 @@ from invsolve.data.solution import Status
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples
 from invsolve.jacobian import jacobian_cost
-from invsolve.methods.base import Budget, Method
+from invsolve.methods.base import Budget, Method, RowMethod
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem
 from invsolve.settings import Settings
+from invsolve.tuning import Tuning
 
 
 @dataclass
@@ -65,22 +66,25 @@ class RangeSolver:
         device: torch.device,
         dtype: torch.dtype,
         settings: Settings,
+        workers: int = 1,
     ) -> None:
         self.dataset, self.model, self.x_shape = dataset, model, x_shape
         self.method, self.refiner = method, refiner
         self.device, self.dtype, self.settings = device, dtype, settings
         self.conduct = Conduct()  # of the model, over all ranges
+        self.row_method = method if isinstance(method, RowMethod) else None
+        self.tuning = Tuning(settings, self.row_method, len(dataset), workers)
         self._begun: Begun | None = None
         self._fitted: Fitted | None = None
 
     def fit(self, method: JointMethod, control: Control) -> Columns | None:
         """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated."""
         examples = Examples(self.dataset, self.x_shape, lambda rows: self.problem(rows, self.dtype))
-        loss, objective = examples.score(self.settings.batch_size)
+        loss, objective = examples.score(self.tuning.batch_size)
         if bool(torch.isinf(loss).all()):
             return None
         control.begin_range(0, len(self.dataset))
-        return method.fit(examples, objective.to(self.dtype), self.budget(), control).to_columns() | {
+        return method.fit(examples, objective.to(self.dtype), self.budget(method), control).to_columns() | {
             "loss_initial": loss.cpu().numpy(),
             "evaluations": examples.evaluations.cpu().numpy(),
             "gradients": examples.gradients.cpu().numpy(),
@@ -106,19 +110,23 @@ class RangeSolver:
             problem.gradients.copy_(self._fitted.gradients[part])
             return Begun(start, stop, problem, exact, self._fitted.loss_initial[part])
         began = time.monotonic()
-        loss_initial = evaluate(exact, exact.x0, self.settings.batch_size, differentiate=False).loss
-        self._begun = Begun(start, stop, problem, exact, loss_initial, time.monotonic() - began)
+        loss_initial = evaluate(exact, exact.x0, self.tuning.batch_size, differentiate=False).loss
+        seconds = time.monotonic() - began
+        self.tuning.find_out(problem, seconds / (stop - start))
+        self._begun = Begun(start, stop, problem, exact, loss_initial, seconds)
         return self._begun
 
     def solve(self, start: int, stop: int, control: Control) -> Columns:
         """Columns of the examples start ≤ i < stop."""
         begun = self.begin(start, stop)
         problem, exact = begun.problem, begun.exact
-        results = self.method.solve(problem, problem.coordinates.to_solver(problem.x0), self.budget(), control)
+        results = self.method.solve(
+            problem, problem.coordinates.to_solver(problem.x0), self.budget(self.method), control
+        )
         if self.refiner is not None and not control.stopped:
-            results = _refine(self.refiner, problem, results, self.budget(), control)
+            results = _refine(self.refiner, problem, results, self.budget(self.refiner), control)
         x = exact.coordinates.to_user(results.z.double())
-        score = evaluate(exact, x, self.settings.batch_size)
+        score = evaluate(exact, x, self.tuning.batch_size)
         status = results.status.masked_fill(torch.isinf(score.loss), int(Status.NONFINITE))
         more = self._extras(exact, x, score)  # before the counts are read
         return {
@@ -141,7 +149,7 @@ class RangeSolver:
         return self._extra_columns(
             score.penalty,
             reduced_chi2(problem, score.loss) if problem.has_sigma else None,
-            uncertainty(problem, x, score.loss, self.settings.batch_size) if asked else None,
+            uncertainty(problem, x, score.loss, self.tuning.batch_size) if asked else None,
         )
 
     def _extra_columns(self, penalty: torch.Tensor, chi2: torch.Tensor | None, found: Uncertainty | None) -> Columns:
@@ -192,11 +200,12 @@ class RangeSolver:
         names = self.dataset.names
         return np.arange(start, stop, dtype=np.int64) if names is None else np.asarray(names[start:stop], dtype=object)
 
-    def budget(self) -> Budget:
-        """What the settings leave to the method."""
+    def budget(self, method: Method) -> Budget:
+        """What the settings leave to a method."""
         most = self.settings.max_evaluations
         left = None if most is None else most - self.kept_back
-        return Budget(left, self.settings.batch_size, refined=self.refiner is not None)
+        kernels = self.tuning.kernels if method is self.row_method else None
+        return Budget(left, self.tuning.batch_size, kernels=kernels, refined=self.refiner is not None)
 
     @property
     def kept_back(self) -> int:

@@ -104,8 +104,12 @@ class Run:
         for solver in filter(None, (method, refiner)):
             if refusal := solver.refusal(math.prod(self.x_shape), dtype):
                 raise OptionError(refusal)
-        self.solver = RangeSolver(self.dataset, self.model, self.x_shape, method, refiner, device, dtype, settings)
+        self.solver = RangeSolver(self.dataset, self.model, self.x_shape, method, refiner, device, dtype, settings,
+            workers=self.threads if device.type == "cpu" else 1,
+        )  # fmt: skip
         self._check_extras()
+        if settings.compile == "on" and isinstance(method, JointMethod):
+            raise OptionError(f"compile: method '{method.name}' cannot be compiled, only row methods can; leave it out")
 
     @property
     def conduct(self) -> Conduct:
@@ -244,7 +248,9 @@ class Run:
                 problem = self.solver.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
                 x = torch.from_numpy(np.asarray(self.dataset.x_true[start:stop], dtype=np.float64))
                 x = x.to(problem.device).reshape(problem.x0.shape)
-                losses.append(evaluate(problem, x, self.settings.batch_size, differentiate=False).loss.cpu().numpy())
+                losses.append(
+                    evaluate(problem, x, self.solver.tuning.batch_size, differentiate=False).loss.cpu().numpy()
+                )
         return np.concatenate(losses)
 
     def unobserved(self, solution: Solution) -> int:
@@ -318,6 +324,8 @@ class Run:
         return self.identity | {
             "device": str(self.solver.device),
             "threads": self.threads,
+            "batch_size": self.solver.tuning.batch_size,
+            "compiled": self.solver.tuning.kernels is not None,
             "versions": {
                 "invsolve": __version__,
                 "torch": torch.__version__,

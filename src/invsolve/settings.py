@@ -23,7 +23,9 @@ class Settings:
     `method_options` are those of the method, by name. `max_evaluations` is per example and covers everything; None
     leaves the end to the method. `time_limit` is in seconds. `refine` is "none" or a row method, None the method's own
     choice. `prior` adds the penalty of the parameters' priors to what is minimized;
-    `covariance` asks for standard errors. `threads` are the cores to use, None as many as torch is set to.
+    `covariance` asks for standard errors. `batch_size` rows are evaluated together, None as many as is fastest.
+    `compile` is "on", "off", or "auto": where it is seen to pay. `threads` are the cores to use, None as many as torch
+    is set to.
     """
 
     method: str = "bfgs"
@@ -34,7 +36,8 @@ class Settings:
     seed: int = 0
     max_evaluations: int | None = None
     time_limit: float | None = None
-    batch_size: int = 1024
+    batch_size: int | None = None
+    compile: str = "auto"
     prior: bool = False
     covariance: bool = False
     threads: int | None = None
@@ -108,11 +111,27 @@ def check_limits(settings: Settings) -> None:
             f"max_evaluations must be from {LEAST_EVALUATIONS} (scoring start and result takes two) to {MANY}, "
             f"found {most}"
         )
-    if not 1 <= settings.batch_size <= MANY:
-        raise OptionError(f"batch_size must be from 1 to {MANY}, found {settings.batch_size}")
+    if settings.batch_size is not None and not 1 <= settings.batch_size <= MANY:
+        raise OptionError(f"batch_size must be auto, or from 1 to {MANY}, found {settings.batch_size}")
+    if settings.compile not in ("auto", "on", "off"):
+        raise OptionError(f"compile must be auto, on or off, found '{settings.compile}'")
     check_seed(settings.seed)
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise OptionError(f"time_limit must be > 0 seconds, found {settings.time_limit}")
+
+
+def read_batch_size(value: int | str | None) -> int | None:
+    """A batch size from what a user gives: a number, or "auto", which is None.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if value is None or value == "auto":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise OptionError(f"batch_size must be auto, or from 1 to {MANY}, found '{value}'") from None
 
 
 def check_seed(seed: int) -> None:

@@ -97,6 +97,10 @@ class RowMethod(Method):
     def stepper(self, problem: Problem) -> RowStepper[Any]:
         """The mathematics, for this problem's bounds, device and dtype."""
 
+    def why_uncompiled(self, d: int) -> str | None:
+        """Why the rounds for d unknowns cannot be compiled; None where they can."""
+        return None
+
     def row_bytes(self, d: int, dtype: torch.dtype) -> int:
         """Memory that a row of d unknowns takes while it is advanced, about."""
         return 12 * d * dtype.itemsize

@@ -87,6 +87,9 @@ class Lbfgs(RowMethod):
 
     options: Options
 
+    def why_uncompiled(self, d: int) -> str | None:
+        return "its memory of steps is written in place"
+
     def row_bytes(self, d: int, dtype: torch.dtype) -> int:
         return (2 * self.options.memory + 15) * d * dtype.itemsize
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.data.solution import Status
-from invsolve.engine import RUNNING, Evaluation, RowState
+from invsolve.engine import RUNNING, Evaluation, RowState, is_traced
 from invsolve.jacobian import find_out, jacobian_cost
 from invsolve.least_squares import (
     LossName,
@@ -27,6 +27,7 @@ from invsolve.problem import Batch, Problem
 _LEAST_DAMPING = 1e-15  # relative to a matrix of unit diagonal
 _NEWTON_STEPS = 3
 _TAKEN = 1e-4  # of the predicted decrease that a step must bring (Moré 1978)
+MOST_COMPILED = 12  # unknowns
 _UNROLLED = 8  # unknowns, up to which a Cholesky decomposition is written out
 _TWO_PHASES = 8  # unknowns, from which on derivatives cost so much that rejected trials are spared them
 
@@ -217,7 +218,7 @@ def solve_definite(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     LAPACK finds one, the result is that of the diagonal alone.
     """
     d = right.shape[1]
-    if d > _UNROLLED:
+    if d > _UNROLLED and not is_traced():
         lower, info = torch.linalg.cholesky_ex(matrix)
         diagonal = matrix.diagonal(dim1=1, dim2=2)
         lower = torch.where((info == 0)[:, None, None], lower, torch.diag_embed(diagonal.sqrt()))
@@ -293,6 +294,14 @@ class Lm(RowMethod):
         )
 
     options: Options
+
+    def why_uncompiled(self, d: int) -> str | None:
+        if d <= MOST_COMPILED:
+            return None
+        return f"its matrices are written out entry by entry, for {MOST_COMPILED} unknowns at most, and x has {d}"
+
+    def row_bytes(self, d: int, dtype: torch.dtype) -> int:
+        return 8 * d * (d + 4) * dtype.itemsize
 
     def stepper(self, problem: Problem) -> LmStepper:
         return LmStepper(self.options, problem)

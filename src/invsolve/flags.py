@@ -1,0 +1,70 @@
+"""The flags of the commands, each with its help once; and the configuration file, which may set them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from invsolve.config import load_config
+
+CONFIG = "invsolve.config"  # where a command finds the option tables of its --config
+
+
+def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    if path is not None:
+        flags = {p.name: bool(getattr(p, "is_flag", False)) for p in ctx.command.params if p.name}
+        values, tables = load_config(path, flags)
+        ctx.default_map = {**(ctx.default_map or {}), **values}
+        ctx.meta[CONFIG] = tables
+    return path
+
+
+Data = Annotated[Path, typer.Argument(metavar="DATA.h5", help="dataset file (HDF5)", show_default=False)]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", help="registered name, path/to/file.py:F or package.module:F; default: the data's"
+    ),
+]
+Refine = Annotated[
+    str | None, typer.Option("--refine", metavar="METHOD", help="row method that polishes each solution, or none")
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:1")]
+DType = Annotated[str, typer.Option("--dtype", metavar="NAME", help="float64 or float32; losses are float64 always")]
+Seed = Annotated[int, typer.Option("--seed", help="of everything random")]
+Assign = Annotated[list[str] | None, typer.Option("-O", metavar="KEY=VALUE", help="method option, repeatable")]
+ModelAssign = Annotated[list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="model option, repeatable")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="RUN.toml", callback=_read_config, is_eager=True, help="flags from a file; flags win"
+    ),
+]
+MaxEvaluations = Annotated[
+    int | None, typer.Option("--max-evaluations", metavar="N", help="of F per example, everything included")
+]
+TimeLimit = Annotated[
+    str | None, typer.Option("--time-limit", metavar="TIME", help="such as 90, 45s, 30m or 1h30m; then the best so far")
+]
+BatchSize = Annotated[
+    str, typer.Option("--batch-size", metavar="N", help="examples in one batched call; auto: as many as is fastest")
+]
+Compile = Annotated[
+    str,
+    typer.Option("--compile", metavar="WHEN", help="F and the method to machine code: on, off, or auto, if it pays"),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", help="cores to use; default: as many as the process may")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no messages")]
+Prior = Annotated[
+    bool, typer.Option("--prior", help="add the penalty of the parameters' priors; it is told as loss_prior")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
+Targets = Annotated[str, typer.Option("--targets", metavar="PATH", help="dataset inside the file")]
+Identifiers = Annotated[str, typer.Option("--identifiers", metavar="PATH", help="dataset or group inside the file")]
+X0 = Annotated[str, typer.Option("--x0", metavar="PATH", help="dataset inside the file, or numbers such as 1,0.5")]
+Sigma = Annotated[str, typer.Option("--sigma", metavar="PATH", help="dataset inside the file")]

@@ -1,0 +1,187 @@
+"""How many rows to evaluate together, and whether to compile the rounds: found by a short race, within memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsolve.compilation import SECONDS_AT_LEAST, CompiledKernels
+from invsolve.engine import Kernels, Rounds
+from invsolve.errors import ModelError, OptionError
+from invsolve.methods.base import RowMethod
+from invsolve.problem import Problem
+from invsolve.settings import Settings
+
+USUAL = 1024  # rows in a batch where there is no time for a race
+SMALLEST = 256  # rows: below, the calls cost more than what they compute
+LARGEST = 2**17
+ROUNDS = 20  # that a row takes, about
+_LONG = 0.3  # seconds: a batch that takes as long no longer suffers from the cost of calls
+_PART_OF_MEMORY = 0.5  # of what is available, that a batch may take
+_CACHED = 2**22  # bytes of targets that a compiled batch goes through at its best: what stays in a core's cache
+_GAIN = 0.5  # of the time of a run, that compiling is taken to save
+
+
+class Tuning:
+    """What was found out for a run. `batch_size` rows are evaluated together; `notes` are for the user."""
+
+    def __init__(self, settings: Settings, method: RowMethod | None, n: int, workers: int) -> None:
+        self.settings, self.method, self.n, self.workers = settings, method, n, workers
+        self.batch_size = settings.batch_size or min(USUAL, n)
+        self.kernels: CompiledKernels | None = None
+        self.notes: list[str] = []
+        self._done = False
+
+    def find_out(self, problem: Problem, seconds_per_row: float) -> None:
+        """Race and compile on the rows of the first problem, each evaluation of which took so long without gradient.
+
+        What is computed for that is no part of the solution and not counted.
+
+        Raises:
+            OptionError: the batch size that was asked for does not fit into memory, or the method cannot be compiled.
+            ModelError: the model does not compile, but is to be.
+        """
+        if self._done:
+            return
+        self._done = True
+        most = self._fitting(problem)
+        if self.method is None:
+            self.batch_size = min(self.batch_size, most)
+            return
+        work = 3 * ROUNDS * seconds_per_row * self.n / self.workers
+        if self.settings.batch_size is None:
+            self.batch_size = min(self.batch_size, most)
+            if problem.n >= 2 * USUAL and work > 2 * _LONG:
+                self.batch_size, seconds_per_row = self._race(problem, min(most, problem.n))
+                work = ROUNDS * seconds_per_row * self.n / self.workers
+        if self.settings.compile != "off":
+            self._compile(problem, work, most)
+
+    def _fitting(self, problem: Problem) -> int:
+        """Rows that fit into memory together."""
+        asked = min(self.settings.batch_size or LARGEST, self.n)
+        if asked * problem.targets.shape[1] < 2**20:  # a few hundred megabytes at worst
+            return asked
+        each = row_bytes(problem) + (self.method.row_bytes(problem.d, problem.dtype) if self.method else 0)
+        available = available_memory(problem.device)
+        most = max(1, int(_PART_OF_MEMORY * available / each))
+        if self.settings.batch_size is not None and asked * each > available:
+            raise OptionError(
+                f"batch_size {self.settings.batch_size}: {asked} rows of model '{problem.model.name}' take about "
+                f"{asked * each / 1e9:.3g} GB, and {available / 1e9:.3g} GB are free; use {most} or less, or auto"
+            )
+        return asked if self.settings.batch_size is not None else min(asked, most)
+
+    def _race(self, problem: Problem, most: int) -> tuple[int, float]:
+        """The batch size that took least time a row for a round, and that time."""
+        best, least = self.batch_size, math.inf
+        size = SMALLEST
+        while size <= most:
+            seconds = _seconds(self._round(problem, size, Kernels()), problem.device)
+            if seconds / size < least:
+                best, least = size, seconds / size
+            if seconds > _LONG or seconds / size > 1.1 * least:
+                break
+            size *= 2
+        return best, least
+
+    def _round(self, problem: Problem, width: int, kernels: Kernels) -> Callable[[], Any]:
+        assert self.method is not None
+        stepper = self.method.stepper(problem)
+        unlimited = torch.full_like(problem.evaluations, torch.iinfo(torch.int64).max)
+        rounds = Rounds(stepper, problem, problem.coordinates.to_solver(problem.x0), unlimited, width, kernels)
+        return lambda: kernels.advance(
+            stepper, rounds.slots, kernels.evaluate(stepper, problem, rounds.batch, rounds.slots)
+        )
+
+    def _compile(self, problem: Problem, work: float, most: int) -> None:
+        assert self.method is not None
+        demanded = self.settings.compile == "on"
+        reason = self.method.why_uncompiled(problem.d)
+        if reason and demanded:
+            raise OptionError(f"method '{self.method.name}' cannot be compiled: {reason}; leave --compile on out")
+        affordable = math.inf if demanded else _GAIN * work / 3
+        if reason or affordable < SECONDS_AT_LEAST:
+            return
+        width = min(self.settings.batch_size or self._compiled_width(problem), self.n, most)
+        kernels = CompiledKernels(width, affordable)
+        compiled = self._round(problem, width, kernels)
+        try:
+            compiled()
+        except ModelError as error:
+            if demanded:
+                raise ModelError(f"{error}; use --compile auto or off") from error
+            self.notes.append(f"not compiled: {error}")
+            return
+        plain = self._round(problem, self.batch_size, Kernels())
+        quick, slow = (_seconds(f, problem.device) / w for f, w in ((compiled, width), (plain, self.batch_size)))
+        if demanded or quick < slow:
+            self.kernels = kernels
+        else:
+            self.notes.append("not compiled: the compiled rounds were no faster")
+
+    @staticmethod
+    def _compiled_width(problem: Problem) -> int:
+        row = problem.targets.shape[1] * problem.dtype.itemsize
+        if problem.device.type != "cpu":
+            return 16 * USUAL
+        return int(min(max(2 ** round(math.log2(_CACHED / row)), SMALLEST), 4 * USUAL))
+
+
+def _seconds(call: Callable[[], Any], device: torch.device) -> float:
+    """Of the fastest of a few calls, after one to warm up unless that took long already."""
+    times: list[float] = []
+    while len(times) < 4 and sum(times) < _LONG:
+        began = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:] or times)
+
+
+def row_bytes(problem: Problem) -> int:
+    """Memory that one row takes while F and its gradient are computed, about: what autograd keeps, twice."""
+    rows = torch.arange(min(4, problem.n), device=problem.device)
+    batch, x = problem.batch(rows), problem.x0[rows].detach().requires_grad_()
+    kept: dict[int, int] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            problem.residual(batch, x).square().sum()
+    except (Exception, SystemExit):  # rows that raise: they will be told of where they are solved
+        return 0
+    return 2 * (sum(kept.values()) // len(rows) + 4 * problem.targets.shape[1] * problem.dtype.itemsize)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device; on the CPU within the limits of a container."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            free = 1024 * int(line.split()[1])
+    limit, used = (_lines(Path("/sys/fs/cgroup") / f"memory.{what}") for what in ("max", "current"))
+    if limit and used and limit[0].isdecimal():
+        free = min(free, int(limit[0]) - int(used[0]))
+    return max(free, 1)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
