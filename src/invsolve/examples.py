@@ -14,7 +14,7 @@ from invsolve.data.dataset import Dataset, Rows
 from invsolve.problem import Problem
 from invsolve.ranges import Range, split
 
-WINDOW = 2**27  # bytes of data that are in memory at a time
+WINDOW = 2**26  # bytes of data that are in memory at a time
 _BLOCKS = 8  # runs of contiguous rows that make up a window: few, to be read quickly; several, to be mixed
 
 

@@ -326,6 +326,7 @@ class Run:
             "threads": self.threads,
             "batch_size": self.solver.tuning.batch_size,
             "compiled": self.solver.tuning.kernels is not None,
+            "compile_seconds": self.solver.tuning.compile_seconds,
             "versions": {
                 "invsolve": __version__,
                 "torch": torch.__version__,

@@ -36,6 +36,7 @@ class Tuning:
         self.settings, self.method, self.n, self.workers = settings, method, n, workers
         self.batch_size = settings.batch_size or min(USUAL, n)
         self.kernels: CompiledKernels | None = None
+        self.compile_seconds = 0.0
         self.notes: list[str] = []
         self._done = False
 
@@ -58,7 +59,7 @@ class Tuning:
         work = 3 * ROUNDS * seconds_per_row * self.n / self.workers
         if self.settings.batch_size is None:
             self.batch_size = min(self.batch_size, most)
-            if problem.n >= 2 * USUAL and work > 2 * _LONG:
+            if problem.n >= 2 * USUAL and work > 2 * _LONG and self.settings.compile != "on":
                 self.batch_size, seconds_per_row = self._race(problem, min(most, problem.n))
                 work = ROUNDS * seconds_per_row * self.n / self.workers
         if self.settings.compile != "off":
@@ -120,12 +121,14 @@ class Tuning:
                 raise ModelError(f"{error}; use --compile auto or off") from error
             self.notes.append(f"not compiled: {error}")
             return
-        plain = self._round(problem, self.batch_size, Kernels())
-        quick, slow = (_seconds(f, problem.device) / w for f, w in ((compiled, width), (plain, self.batch_size)))
-        if demanded or quick < slow:
-            self.kernels = kernels
-        else:
-            self.notes.append("not compiled: the compiled rounds were no faster")
+        self.compile_seconds = kernels.seconds
+        if not demanded:
+            plain = self._round(problem, self.batch_size, Kernels())
+            quick, slow = (_seconds(f, problem.device) / w for f, w in ((compiled, width), (plain, self.batch_size)))
+            if quick > slow:
+                self.notes.append("not compiled: the compiled rounds were no faster")
+                return
+        self.kernels, self.batch_size = kernels, width
 
     @staticmethod
     def _compiled_width(problem: Problem) -> int:
