@@ -91,7 +91,11 @@ def test_no_import_goes_in_a_circle() -> None:
 
 @pytest.mark.parametrize(
     ("library", "homes"),
-    [("h5py", {"data/hdf5.py", "data/store.py"}), ("rich", {"console.py"}), ("typer", {"cli.py", "flags.py", "shell.py"})],
+    [
+        ("h5py", {"data/hdf5.py", "data/store.py"}),
+        ("rich", {"console.py"}),
+        ("typer", {"cli.py", "flags.py", "shell.py"}),
+    ],
 )
 def test_one_place_knows_each_library(library: str, homes: set[str]) -> None:
     users = {

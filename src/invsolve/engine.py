@@ -313,6 +313,8 @@ class Rounds(Generic[S]):
         if kernels.width and self.running:
             fresh = torch.cat([fresh, fresh[:1].expand(width - self.running)])
         self.slots, self.batch = self._begun(fresh), problem.batch(fresh)
+        if kernels.width:  # made for tensors that share no memory
+            self.slots = self.slots.combine(lambda t: t.clone(memory_format=torch.contiguous_format))
         self._vacate(torch.arange(len(fresh), device=z0.device) >= self.running)
         self._every = 1 if z0.device.type == "cpu" else ROUNDS_BETWEEN_LOOKS
         self._round = 0

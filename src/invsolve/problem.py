@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, NoReturn
 
@@ -33,6 +33,9 @@ class Conduct:
     """How the model's Jacobian was had, see `jacobian.linearized`; empty before the first."""
     first_error: tuple[int, str] | None = None
     """The first exception that was held against a row: its example and what it said."""
+
+
+_GUESSED_TOGETHER = 1024  # rows
 
 
 class Batch(NamedTuple):
@@ -113,7 +116,8 @@ class Problem:
         # Made now, for torch.func would keep hold of what is made within one of its transformations.
         model.constants(torch.empty(0, device=device, dtype=dtype))
         self.coordinates = Coordinates(self.parameters, d, device, dtype)
-        self.x0 = self._start(rows).to(device, dtype)
+        self._exact_x0 = self._start(rows)
+        self.x0 = self._exact_x0.to(device, dtype)
         self.evaluations = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros(n, dtype=torch.int64, device=device)
 
@@ -157,8 +161,9 @@ class Problem:
 
     def _guess(self) -> Tensor:
         try:
-            guess = self.model.initial_guess(self.targets.reshape(self.n, *self.y_shape), self.identifiers)
-            start = torch.as_tensor(guess).detach().double().cpu()
+            # Few rows at a time, which stay in cache.
+            rows = torch.split(torch.arange(self.n, device=self.device), _GUESSED_TOGETHER)
+            start = torch.cat([torch.as_tensor(self._guess_of(r)).detach().double().cpu() for r in rows])
         except InvsolveError:
             raise
         except (Exception, SystemExit) as error:
@@ -174,11 +179,15 @@ class Problem:
                     start[:, j].clamp_(p.lower, p.upper)
         return start
 
+    def _guess_of(self, rows: Tensor) -> Tensor:
+        targets = self.targets[rows].reshape(len(rows), *self.y_shape)
+        return self.model.initial_guess(targets, _apply(self.identifiers, lambda t: t[rows]))
+
     def slice(self, start: int, stop: int) -> Problem:
         """Rows start ≤ i < stop of this problem, sharing its memory and its counts."""
         part = object.__new__(Problem)
         part.__dict__.update(self.__dict__)
-        for name in ("targets", "observed", "blank", "weight", "x0", "evaluations", "gradients"):
+        for name in ("targets", "observed", "blank", "weight", "_exact_x0", "x0", "evaluations", "gradients"):
             tensor = getattr(self, name)
             setattr(part, name, None if tensor is None else tensor[start:stop])
         part.identifiers = _apply(self.identifiers, lambda t: t[start:stop])
@@ -190,6 +199,7 @@ class Problem:
         if self.dtype == torch.float64:
             return self
         prior = self.penalty is not None
+        rows = replace(rows, x0=self._exact_x0.reshape(self.n, *self.x_shape).numpy())  # not to be guessed anew
         exact = Problem(self.model, rows, self.x_shape, self.device, torch.float64, self.conduct, prior=prior)
         exact.evaluations, exact.gradients, exact._strict_dtype = self.evaluations, self.gradients, False
         return exact
@@ -385,18 +395,26 @@ class Problem:
             apart = apart and bool(torch.isfinite(size).all())
         self.conduct.rows_apart = apart
 
-    def _raises_everywhere(self, differentiate: bool) -> bool:
-        """Whether none of up to 64 rows can be evaluated alone at its start."""
+    def _raises_everywhere(self, *, differentiate: bool) -> bool:
+        """Whether none of up to 64 rows can be evaluated alone at its start.
+
+        Where F itself was seen to work, a row for which it raises says nothing of the gradient.
+        """
+        proven, guilty = "loss" in self.conduct.proven, False
         for i in torch.linspace(0, self.n - 1, min(self.n, 64)).round().long().tolist():
-            row = torch.tensor([i], device=self.device)
+            row = self.batch(torch.tensor([i], device=self.device))
+            works = False
             try:
-                self._loss_and_gradient(self.batch(row), self.x0[row], differentiate=differentiate)
-            except ModelError:
+                self._loss_and_gradient(row, self.x0[row.rows], differentiate=False)
+                works = True
+                self._loss_and_gradient(row, self.x0[row.rows], differentiate=differentiate)
+            except InvsolveError:
                 raise
             except (Exception, SystemExit):
+                guilty = guilty or works or not proven
                 continue
             return False
-        return True
+        return guilty
 
     def _refuse(self, rows: Tensor, error: BaseException) -> NoReturn:
         shapes: object = None
