@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invsolve.errors import InvsolveError
 from invsolve.jacobian import columns, linearized
 from invsolve.problem import Batch, Problem
 
@@ -110,3 +111,57 @@ def _in_solver_units(
         gradient.masked_fill(~finite[:, None], 0.0),
         matrix.masked_fill(~finite[:, None, None], 0.0),
     )
+
+
+def gauss_newton_product(
+    problem: Problem, batch: Batch, z: Tensor, direction: Tensor, robust: RobustLoss
+) -> tuple[Tensor, ...]:
+    """The Gauss–Newton matrix at z (b, d) times a direction (b, d), and the evaluations and gradients (b,) made.
+
+    By a derivative along the direction and a backward pass, so that neither matrix nor Jacobian are ever there. NaN
+    where F or a derivative fails.
+    """
+    x = problem.coordinates.to_user(z)
+    slope = problem.coordinates.slope(x)
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        residual = problem.residual(batch, at)
+        along = _along(problem, batch, at, residual, slope * direction)
+        curvature = robust.weigh(residual.detach())[2]
+        along = along if curvature is None else curvature * along
+        (product,) = torch.autograd.grad(residual, at, along)
+    product = product * slope
+    if problem.penalty is not None:
+        product = product + direction * (slope / problem.penalty.std).square()
+    one = torch.ones_like(batch.rows)
+    return product, one, 2 * one
+
+
+def _along(problem: Problem, batch: Batch, x: Tensor, residual: Tensor, direction: Tensor) -> Tensor:
+    """The derivative (b, m) of the residuals along a direction, forward, or where the model cannot, twice backward."""
+    try:
+        derivative: Tensor = torch.func.jvp(lambda v: problem.residual(batch, v), (x.detach(),), (direction,))[1]
+    except InvsolveError:
+        raise
+    except (Exception, SystemExit):
+        weight = torch.zeros_like(residual, requires_grad=True)
+        (pulled,) = torch.autograd.grad(residual, x, weight, create_graph=True)
+        (derivative,) = torch.autograd.grad(pulled, weight, direction)
+    return derivative
+
+
+def robust_objective(problem: Problem, batch: Batch, z: Tensor, robust: RobustLoss) -> tuple[Tensor, Tensor]:
+    """Loss (b,) and gradient (b, d) at z (b, d), as `Problem.objective` gives them for least squares."""
+    x = problem.coordinates.to_user(z)
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        loss = robust.weigh(problem.residual(batch, at))[0]
+        (gradient,) = torch.autograd.grad(loss.sum(), at)
+    loss, slope = loss.detach(), problem.coordinates.slope(x)
+    gradient = gradient * slope
+    if problem.penalty is not None:
+        loss, gradient = loss + problem.penalty.loss(x), gradient + problem.penalty.gradient(x, slope)
+    if batch.blank is not None:
+        loss = loss.masked_fill(batch.blank, torch.inf)
+    finite = torch.isfinite(loss + (gradient * 0).sum(1))
+    return loss.masked_fill(~finite, torch.inf), gradient.masked_fill(~finite[:, None], 0.0)

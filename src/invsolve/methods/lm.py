@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -21,12 +22,14 @@ from invsolve.least_squares import (
     robust_loss,
 )
 from invsolve.methods.base import RowMethod
+from invsolve.methods.newton_cg import NewtonCgStepper
 from invsolve.options import Options as BaseOptions
 from invsolve.problem import Batch, Problem
 
 _LEAST_DAMPING = 1e-15  # relative to a matrix of unit diagonal
 _NEWTON_STEPS = 3
 _TAKEN = 1e-4  # of the predicted decrease that a step must bring (Moré 1978)
+MOST_DENSE = 128  # unknowns, above which Jacobians cost more than conjugate gradients
 MOST_COMPILED = 12  # unknowns
 _UNROLLED = 8  # unknowns, up to which a Cholesky decomposition is written out
 _TWO_PHASES = 8  # unknowns, from which on derivatives cost so much that rejected trials are spared them
@@ -288,6 +291,11 @@ class Lm(RowMethod):
         radius: float = Field(
             1.0, gt=0, description="of the first trust region, relative to the start's distance from zero, scaled"
         )
+        solver: Literal["auto", "dense", "cg"] = Field(
+            "auto",
+            description=f"of the steps: dense Jacobians, or products with them in conjugate gradients; these by "
+            f"auto above {MOST_DENSE} unknowns",
+        )
         loss: LossName = Field("linear", description="least squares, or a loss that outliers weigh less in")
         loss_scale: float = Field(
             1.0, gt=0, description="residual, in σ, from which on a robust loss takes it for an outlier"
@@ -296,12 +304,21 @@ class Lm(RowMethod):
     options: Options
 
     def why_uncompiled(self, d: int) -> str | None:
+        if not self._is_dense(d):
+            return "its rows ask for different things at a time"
         if d <= MOST_COMPILED:
             return None
         return f"its matrices are written out entry by entry, for {MOST_COMPILED} unknowns at most, and x has {d}"
 
     def row_bytes(self, d: int, dtype: torch.dtype) -> int:
-        return 8 * d * (d + 4) * dtype.itemsize
+        return (8 * d * (d + 4) if self._is_dense(d) else 16 * d) * dtype.itemsize
 
-    def stepper(self, problem: Problem) -> LmStepper:
-        return LmStepper(self.options, problem)
+    def stepper(self, problem: Problem) -> LmStepper | NewtonCgStepper:
+        o = self.options
+        if self._is_dense(problem.d):
+            return LmStepper(o, problem)
+        robust, ftol = RobustLoss(o.loss, o.loss_scale), max(o.ftol, 4 * torch.finfo(problem.dtype).eps)
+        return NewtonCgStepper(problem, robust, radius=o.radius, ftol=ftol, gtol=o.gtol, most=o.max_iterations)
+
+    def _is_dense(self, d: int) -> bool:
+        return d <= MOST_DENSE if self.options.solver == "auto" else self.options.solver == "dense"
