@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invsolve.coordinates import Coordinates
 from invsolve.data.dataset import Rows
-from invsolve.errors import DataError, InvsolveError, ModelError, first_line
+from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Uniform
 from invsolve.penalty import Penalty
@@ -283,6 +283,11 @@ class Problem:
         except InvsolveError:
             raise
         except (Exception, SystemExit) as error:  # whatever the user's model raises
+            if _is_of_memory(error):
+                raise OptionError(
+                    f"there is not enough memory for a batch of {len(batch.rows)} examples of model "
+                    f"'{self.model.name}'; lower --batch-size"
+                ) from error
             if what not in self.conduct.proven and self._raises_everywhere(differentiate=what != "loss"):
                 self._refuse(batch.rows, error)
             half = len(batch.rows) // 2
@@ -426,6 +431,10 @@ class Problem:
             f"model '{self.model.name}' raises {first_line(error)} (at example {self.start + int(rows[0])}; each "
             f"example's x {self.x_shape}, identifiers {shapes}, target {tuple(self.y_shape)})"
         ) from error
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _apply(identifiers: Identifiers, change: Callable[[Tensor], Tensor | None]) -> Identifiers:
