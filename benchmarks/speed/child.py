@@ -46,7 +46,7 @@ def measure(prepared: Prepared, repeats: int) -> tuple[Any, dict[str, Any]]:
     seconds: list[float] = []
     while len(seconds) < (1 if max(seconds, default=0) >= LONG else repeats):
         x, s = _seconds(prepared.solve)
-        seconds.append(s)
+        seconds.append(s - prepared.compiling())
     compile_seconds = max(first - median(seconds), 0.0) if prepared.cold else prepared.compile_seconds
     return x, {"seconds": seconds, "compile": compile_seconds, "note": prepared.note}
 

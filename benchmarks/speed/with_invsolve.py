@@ -12,21 +12,26 @@ import invsolve
 from invsolve.registry import registered
 
 
-def prepare(work: Work, arrays: Arrays, dtype: str = "float64", guess: bool = False) -> Prepared:
+def prepare(work: Work, arrays: Arrays, dtype: str = "float64", guess: bool = False, compile: str = "off") -> Prepared:
     """The whole solve, checking and scoring included; with `guess` the model makes x0 within the time taken."""
+    told = {"compile_seconds": 0.0}
     torch.set_num_threads(1)
     method = work.method if work.method in registered("methods") else "bfgs"
-    settings = known_settings(method=method, dtype=dtype, threads=1, compile="auto", batch_size="auto")
+    settings = known_settings(method=method, dtype=dtype, threads=1, compile=compile, batch_size="auto")
 
     def solve() -> Array:
         x0 = None if guess else arrays["x0"]
         data = invsolve.Dataset(
             arrays["targets"], arrays.get("identifiers"), x0, model=work.model, model_options=dict(work.model_options)
         )
-        return invsolve.solve(data, **settings).x
+        solution = invsolve.solve(data, **settings)
+        told.update(solution.attributes)
+        return solution.x
 
-    note = f"{method} {dtype}" + (", making x0 included" if guess else "")
-    return Prepared(solve, note + (f" ({work.method} is not there yet)" if method != work.method else ""), cold=True)
+    note = f"{method} {dtype}" + (", compiled" if compile == "on" else "") + (", making x0 included" if guess else "")
+    return Prepared(solve, note + (f" ({work.method} is not there yet)" if method != work.method else ""), cold=True,
+        compiling=lambda: told["compile_seconds"],
+    )  # fmt: skip
 
 
 def known_settings(**settings: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ of `BATCHES` are tried, the smallest first, until one takes half as long again a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,7 +36,7 @@ def prepare_lm(work: Work, arrays: Arrays, dtype: str, linear: str, tolerance: f
     return _batched(solve, arrays, dtype, f"rtol = atol = {tolerance:g}, {linear}")
 
 
-def prepare_optimistix(work: Work, arrays: Arrays, tolerance: float) -> Prepared:
+def prepare_optimistix(work: Work, arrays: Arrays, tolerance: float, batches: Sequence[int] = BATCHES) -> Prepared:
     """optimistix's BFGS, in float64."""
     _, loss = _make_functions(work, arrays, "float64")
     solver = optimistix.BFGS(tolerance, tolerance)
@@ -44,7 +44,7 @@ def prepare_optimistix(work: Work, arrays: Arrays, tolerance: float) -> Prepared
     def solve(x0: Any, known: Any) -> Any:
         return optimistix.minimise(loss, solver, x0, known, throw=False, max_steps=STEPS).value
 
-    return _batched(solve, arrays, "float64", f"rtol = atol = {tolerance:g}")
+    return _batched(solve, arrays, "float64", f"rtol = atol = {tolerance:g}", batches)
 
 
 def prepare_jaxopt(work: Work, arrays: Arrays) -> Prepared:
@@ -55,7 +55,8 @@ def prepare_jaxopt(work: Work, arrays: Arrays) -> Prepared:
     def solve(x0: Any, known: Any) -> Any:
         return solver.run(x0, known).params
 
-    return _batched(solve, arrays, "float64", f"defaults ({solver.tol:g} on the gradient)")
+    # In one batch: smaller ones take longer still, to find that out as well.
+    return _batched(solve, arrays, "float64", f"defaults ({solver.tol:g} on the gradient)", ())
 
 
 def _make_functions(work: Work, arrays: Arrays, dtype: str) -> tuple[Solve, Solve]:
@@ -78,10 +79,10 @@ def _make_functions(work: Work, arrays: Arrays, dtype: str) -> tuple[Solve, Solv
     return make(dtype)
 
 
-def _batched(solve: Solve, arrays: Arrays, dtype: str, note: str) -> Prepared:
+def _batched(solve: Solve, arrays: Arrays, dtype: str, note: str, sizes: Sequence[int] = BATCHES) -> Prepared:
     """Solve all rows in batches of the size that is fastest."""
     best, least = None, np.inf
-    for size in [size for size in BATCHES if size < len(arrays["x0"])] + [len(arrays["x0"])]:
+    for size in [size for size in sizes if size < len(arrays["x0"])] + [len(arrays["x0"])]:
         batches = Batches(solve, arrays, dtype, size)
         seconds = batches.seconds_per_row()
         if seconds < least:

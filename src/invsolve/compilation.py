@@ -78,7 +78,7 @@ class CompiledKernels(Kernels):
         began = time.monotonic()
         try:
             with _quiet(), torch.no_grad():  # as it is called later: else it would be compiled anew
-                compiled = _compile(function, inputs, self.affordable)
+                compiled = record_and_compile(function, inputs, self.affordable)
                 compiled(*inputs)
         except ModelError:
             raise
@@ -91,7 +91,12 @@ class CompiledKernels(Kernels):
         return compiled
 
 
-def _compile(function: Function, inputs: list[Tensor], affordable: float) -> Function:
+def record_and_compile(function: Function, inputs: list[Tensor], affordable: float = float("inf")) -> Function:
+    """Machine code of a function of tensors, for inputs of these shapes.
+
+    Raises:
+        ModelError: that would take longer than `affordable` seconds, by the number of operations.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # Each input a tensor of its own: two that are one now would be recorded as one for ever.
