@@ -8,8 +8,8 @@ compiled, neither is ours), per row of the batch size at which a row is cheapest
 is ours counts as overhead: batches that shrink as rows finish, bookkeeping, the check that rows are apart, the whole of
 `invsolve.solve`. It is made at each of a few batch sizes, and the best is told.
 
-For `lm` a round takes the loss, JᵀJ and Jᵀr: the bare cost is of the function that it compiles for them, by itself, times
-the rows of F evaluated, but for start and result, which are scored by F alone. What compiling takes is left out.
+For `lm` a round takes the loss, JᵀJ and Jᵀr: the bare cost is of the function that it compiles for them, by itself,
+times the rows of F evaluated, but for start and result, which are scored by F alone. What compiling takes is left out.
 
 For `jpo` it is one training step, from the difference of runs with few and with many steps, over a bare call with one
 minibatch. The bare calls are made before and after each solve and averaged, so that a drift of the machine cancels.

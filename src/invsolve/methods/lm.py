@@ -279,7 +279,7 @@ class Lm(RowMethod):
 
     class Options(BaseOptions):
         ftol: float = Field(
-            1e-12, ge=0, description="converged once a step lowers the loss by less than this part of it"
+            1e-11, ge=0, description="converged once a step lowers the loss by less than this part of it"
         )
         xtol: float = Field(1e-10, ge=0, description="converged once a step is this short against the solution, scaled")
         gtol: float = Field(
