@@ -26,7 +26,7 @@ import invsolve
 from invsolve.registry import registered
 
 PATIENCE = 20_000  # evaluations, or iterations
-OURS = ("bfgs", "lm")  # those that are registered take part
+OURS = ("bfgs", "lbfgs", "lm")  # those that are registered take part
 
 
 class Fit(NamedTuple):

@@ -178,15 +178,6 @@ def test_a_simulation_that_fails_is_no_reason_not_to_check() -> None:
     assert report(Unable).ok
 
 
-def test_losses_in_tiny_units_are_noticed() -> None:
-    dataset = data()
-    dataset.targets = np.asarray(dataset.targets) * 1e-9
-    model = lambda x, identifiers: 1e-9 * sound(x, identifiers)  # noqa: E731
-    (finding,) = (f for f in report(model, dataset).findings if f.check == "gradient at x0")
-    assert finding.verdict is Verdict.WARNING
-    assert "where row methods stop" in finding.found
-
-
 def test_another_models_data_are_noticed() -> None:
     dataset = data()
     dataset.x_true = np.asarray(dataset.x_true) * -3

@@ -14,6 +14,7 @@ from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Parameter
+from tests.strd.problems import NAMES, load
 
 
 def rosenbrock(x: Tensor, identifiers: Tensor | None) -> Tensor:
@@ -92,3 +93,83 @@ def test_what_rounding_hides_counts_as_converged() -> None:
     assert (solution.status == Status.CONVERGED).all()
     np.testing.assert_allclose(solution.x, 0, atol=1e-4)
     assert solution.grad_norm.max() > 1e-12
+
+
+TIMES = torch.linspace(0, 3, 20, dtype=torch.float64)
+
+
+def decay(x: Tensor, identifiers: Identifiers) -> Tensor:
+    return x[:, :1] * torch.exp(-x[:, 1:] * TIMES)
+
+
+class NamedDecay(ForwardModel):
+    parameters = (
+        Parameter("amplitude", lower=0, upper=10, initial=1.0),
+        Parameter("rate", lower=0, scale="log", initial=1.0),
+    )
+
+    def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+        return decay(x, identifiers)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-9, 1e-3, 1e9])
+@pytest.mark.parametrize("named", [False, True])
+def test_the_unit_of_the_targets_does_not_matter(scale: float, named: bool) -> None:
+    """Without sigma a loss may be of any size; what is found, and how soon, is the same."""
+    rng = np.random.default_rng(3)
+    x_true = np.stack([rng.uniform(1, 3, 30), rng.uniform(0.3, 2, 30)], axis=1)
+    noise = 0.01 * rng.normal(size=(30, 20))
+    clean = x_true[:, :1] * np.exp(-x_true[:, 1:] * TIMES.numpy())
+
+    def solve(unit: float) -> invsolve.Solution:
+        class Scaled(NamedDecay):
+            def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+                return unit * decay(x, identifiers)
+
+        data = Dataset(targets=unit * (clean + noise), x0=np.ones(2))
+        return invsolve.solve(data, Scaled if named else lambda x, identifiers: unit * decay(x, identifiers), "bfgs")
+
+    found, usual = solve(scale), solve(1.0)
+    assert (found.status == Status.CONVERGED).all()
+    np.testing.assert_allclose(found.x, usual.x, rtol=1e-4)
+    if not named:
+        # The same trials, up to rounding.
+        assert np.abs(found.iterations - usual.iterations).max() <= 1
+
+
+@pytest.mark.parametrize("units", [(1.0, 1.0), (1e6, 1e-9), (1e-9, 1e3)])
+def test_units_of_unnamed_unknowns_are_found(units: tuple[float, float]) -> None:
+    """Each row by itself, so that rows of different units may stand beside each other."""
+    unit = np.array([units, (1.0, 1.0), units[::-1]])
+    x_true = np.array([[2.0, 0.7], [1.5, 1.2], [2.5, 0.4]])
+    targets = x_true[:, :1] * np.exp(-x_true[:, 1:] * TIMES.numpy())
+
+    def model(x: Tensor, identifiers: Tensor) -> Tensor:
+        return decay(x / identifiers, None)
+
+    data = Dataset(targets=targets, identifiers=unit, x0=np.array([1.2, 0.9]) * unit)
+    solution = invsolve.solve(data, model, "bfgs")
+    np.testing.assert_allclose(solution.x / unit, x_true, rtol=1e-9)
+    assert solution.evaluations.max() < 40
+
+
+def test_unnamed_unknowns_at_zero_take_their_unit_from_the_gradient() -> None:
+    scale = np.array([[1e9], [1.0], [1e-9]])
+    x_true = scale * np.array([[3.0, -2.0, 0.5]])
+    data = Dataset(targets=x_true / scale, identifiers=scale, x0=np.zeros((3, 3)))
+    solution = invsolve.solve(data, lambda x, identifiers: x / identifiers, "bfgs")
+    np.testing.assert_allclose(solution.x, x_true, rtol=1e-9)
+    assert solution.evaluations.max() < 10
+
+
+# Starts of the regression sets from which no minimum is found: MGH17 ends in a flat valley of the far start, Eckerle4
+# on a plateau beside its peak.
+OUT_OF_REACH = {("Eckerle4", 0), ("MGH17", 0)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_certified_optima_of_the_regression_sets_are_reached(name: str) -> None:
+    problem = load(name)
+    solution = invsolve.solve(problem.dataset(), problem.function, "bfgs", options={"max_iterations": 2000})
+    missed = {(name, i) for i in range(2) if not problem.reached(solution.x[i])}
+    assert missed <= OUT_OF_REACH

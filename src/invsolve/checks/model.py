@@ -14,7 +14,6 @@ from invsolve.checks.speed import measure_speed
 from invsolve.data.dataset import Dataset
 from invsolve.errors import InvsolveError, first_line
 from invsolve.jacobian import BACKWARD, weighted_jacobian
-from invsolve.methods.base import RowOptions
 from invsolve.models.base import ForwardModel
 from invsolve.models.parameters import Parameter
 from invsolve.problem import Conduct, Problem
@@ -23,7 +22,6 @@ from invsolve.shapes import solution_shape
 _ROWS = 64  # examples that are looked at
 _STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of finite differences, in typical changes
 _GRADIENT = 1e-5  # relative error of a right gradient: central differences of a smooth F in float64 do better
-_TOLERANCE: float = RowOptions.model_fields["grad_tolerance"].default
 _LIKE_X = "make constants like x: torch.linspace(..., dtype=x.dtype, device=x.device)"
 _NOWHERE = "no row has a finite y"
 _ROUNDING = 1e-9  # change of a row by rounding alone: products of another batch size, amplified a little by chaos
@@ -212,12 +210,6 @@ def _gradient_at_start(s: ModelUnderCheck) -> Finding:
         names = [q.name for q in p.parameters] or [f"x[{j}]" for j in range(p.d)]
         which = ", ".join(n for n, is_dead in zip(names, dead.tolist(), strict=True) if is_dead)
         return Finding(name, Verdict.WARNING, f"zero in every row for {which}", "start elsewhere, or leave it out")
-    size = (gradient * p.coordinates.slope(p.x0)).abs().amax(1)
-    if small := int((size <= _TOLERANCE).sum()):
-        found = f"in {small} of {p.n} rows it is below {_TOLERANCE:g} per typical change, where row methods stop"
-        return Finding(
-            name, Verdict.WARNING, found, "give sigma, which makes losses a number of errors, or scale targets"
-        )
     return Finding(name, Verdict.OK, "nonzero in every row")
 
 

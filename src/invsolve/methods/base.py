@@ -58,6 +58,15 @@ class Method(ABC):
         """Solutions of the problem's rows, started from z0 (n, d), each independent of the other rows."""
 
 
+def loss_unit(first_loss: Tensor) -> Tensor:
+    """What a row's gradient (b,) is held against: 1, or in proportion to its first loss where that is below 0.01.
+
+    Losses of targets in their errors are counts, and 1 says something. Without sigma they may be of any size, and below
+    some size it is that of the targets. Above zero always.
+    """
+    return (first_loss / 0.01).clamp(torch.finfo(first_loss.dtype).tiny, 1.0)
+
+
 class RowOptions(BaseOptions):
     """What all row methods share."""
 
@@ -65,7 +74,7 @@ class RowOptions(BaseOptions):
         1e-5,
         ge=0,
         description="converged once the max-norm of the gradient, per typical change of each parameter and projected "
-        "where bounds are active, is at most this",
+        "where bounds are active, is at most this; in proportion to the first loss where that is small",
     )
     max_iterations: int = Field(1000, ge=1, description="accepted steps per example at most")
 

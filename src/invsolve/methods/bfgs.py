@@ -15,9 +15,9 @@ from invsolve.problem import Problem
 
 @dataclass
 class BfgsState(QuasiNewtonState):
-    """b rows of d unknowns; `unscaled` rows have the identity as their inverse Hessian."""
+    """b rows of d unknowns; those of `unscaled` rows have an inverse Hessian that is not looked at."""
 
-    inverse: Tensor  # (b, d, d) approximate inverse Hessian
+    inverse: Tensor  # (b, d, d) approximate inverse Hessian, in units
 
 
 class BfgsStepper(QuasiNewtonStepper[BfgsState]):
@@ -48,21 +48,16 @@ class BfgsStepper(QuasiNewtonStepper[BfgsState]):
         return replace(state, inverse=inverse, unscaled=state.unscaled & ~safe)
 
     def _newton(self, state: BfgsState, turning: Tensor, downhill: Tensor) -> tuple[BfgsState, Tensor]:
-        free = downhill == state.gradient
+        free = (downhill != 0) | (state.gradient == 0)
         eye = torch.eye(downhill.shape[1], dtype=downhill.dtype, device=downhill.device)
         # Held components are decoupled, so that the block of the free ones stays an inverse Hessian of its own.
         coupled = free[:, :, None] & free[:, None, :]
-        inverse = torch.where(
-            state.unscaled[:, None, None], eye, torch.where(coupled, state.inverse, eye * state.inverse)
-        )
+        inverse = torch.where(coupled, state.inverse, eye * state.inverse)
         direction = self._inward(state.z, -(inverse * downhill[:, None, :]).sum(2))
         return replace(state, inverse=torch.where(turning[:, None, None], inverse, state.inverse)), direction
 
     def _forget(self, state: BfgsState, rows: Tensor) -> BfgsState:
-        if not worth(rows):
-            return state
-        eye = torch.eye(state.z.shape[1], dtype=state.z.dtype, device=state.z.device)
-        return replace(state, inverse=torch.where(rows[:, None, None], eye, state.inverse))
+        return state  # unscaled they are already
 
 
 class Bfgs(RowMethod):
@@ -85,4 +80,5 @@ class Bfgs(RowMethod):
         )
 
     def stepper(self, problem: Problem) -> BfgsStepper:
-        return BfgsStepper(self.options, problem.coordinates.lower, problem.coordinates.upper)
+        known = problem.coordinates
+        return BfgsStepper(self.options, known.lower, known.upper, named=bool(problem.parameters))

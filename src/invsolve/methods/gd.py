@@ -12,7 +12,7 @@ from torch import Tensor
 from invsolve.coordinates import projected
 from invsolve.data.solution import Status
 from invsolve.engine import RUNNING, RowState, RowStepper
-from invsolve.methods.base import FirstOrder, RowMethod, RowOptions
+from invsolve.methods.base import FirstOrder, RowMethod, RowOptions, loss_unit
 from invsolve.problem import Problem
 
 SUFFICIENT_DECREASE = 1e-4
@@ -25,6 +25,7 @@ class DescentState(RowState):
 
     z: Tensor  # (b, d) last accepted point
     loss: Tensor  # (b,)
+    first_loss: Tensor  # (b,) that of the start
     gradient: Tensor  # (b, d), projected
     step: Tensor  # (b,) the trial is z − step·gradient
     iterations: Tensor  # (b,) int64
@@ -43,6 +44,7 @@ class DescentStepper(FirstOrder):
         return DescentState(
             z=z,
             loss=z.new_full((b,), torch.inf),
+            first_loss=z.new_full((b,), torch.inf),
             gradient=torch.zeros_like(z),
             step=z.new_zeros(b),
             iterations=torch.zeros(b, dtype=torch.int64, device=z.device),
@@ -60,12 +62,14 @@ class DescentStepper(FirstOrder):
         expected = (state.gradient * (state.z - trial)).sum(1)
         accept = ~state.born | (loss <= state.loss - SUFFICIENT_DECREASE * expected)
         downhill = projected(gradient, trial, self.lower, self.upper)
-        first = (self.first_length / downhill.norm(dim=1)).clamp(max=1.0)
+        first_loss = torch.where(state.born, state.first_loss, loss)
+        first = torch.minimum(self.first_length / downhill.norm(dim=1), 1 / loss_unit(first_loss))
         step = torch.where(accept, 2 * state.step, 0.5 * state.step)
         moved = accept & state.born
         state = DescentState(
             z=torch.where(accept[:, None], trial, state.z),
             loss=torch.where(accept, loss, state.loss),
+            first_loss=first_loss,
             gradient=torch.where(accept[:, None], downhill, state.gradient),
             step=torch.where(state.born, step, first),
             iterations=state.iterations + moved,
@@ -74,7 +78,7 @@ class DescentStepper(FirstOrder):
         # A step that no longer changes any digit of z.
         reach = (state.step[:, None] * state.gradient).abs()
         still = (reach <= torch.finfo(loss.dtype).eps * state.z.abs()).all(1)
-        return state, _outcome(state.gradient, state.iterations, still, self.options)
+        return state, _outcome(state.gradient, state.first_loss, state.iterations, still, self.options)
 
 
 @dataclass
@@ -86,6 +90,7 @@ class AdamState(RowState):
     square: Tensor  # (b, d) second moment
     rate: Tensor  # (b,) learning rate
     best: Tensor  # (b,) lowest loss so far
+    first_loss: Tensor  # (b,) that of the start
     waited: Tensor  # (b,) int64: trials since then
     iterations: Tensor  # (b,) int64
 
@@ -105,6 +110,7 @@ class AdamStepper(FirstOrder):
             square=torch.zeros_like(z),
             rate=z.new_full((b,), self.rate),
             best=z.new_full((b,), torch.inf),
+            first_loss=z.new_full((b,), torch.inf),
             waited=torch.zeros(b, dtype=torch.int64, device=z.device),
             iterations=torch.zeros(b, dtype=torch.int64, device=z.device),
         )
@@ -133,20 +139,22 @@ class AdamStepper(FirstOrder):
             square=square,
             rate=rate,
             best=torch.minimum(loss, state.best),
+            first_loss=torch.where(state.iterations == 0, loss, state.first_loss),
             waited=waited.masked_fill(tired, 0),
             iterations=state.iterations + 1,
         )
         # A trial where F failed has no gradient, which must not pass for a stationary point.
         known = torch.where(torch.isfinite(loss)[:, None], gradient, torch.inf)
         still = rate < SMALLEST_STEP * self.rate
-        return following, _outcome(known, following.iterations, still, self.options)
+        return following, _outcome(known, following.first_loss, following.iterations, still, self.options)
 
 
-def _outcome(gradient: Tensor, iterations: Tensor, still: Tensor, options: Gd.Options) -> Tensor:
+def _outcome(gradient: Tensor, first_loss: Tensor, iterations: Tensor, still: Tensor, options: Gd.Options) -> Tensor:
     outcome = torch.full_like(iterations, RUNNING, dtype=torch.int8)
     outcome = outcome.masked_fill(iterations >= options.max_iterations, int(Status.BUDGET))
     outcome = outcome.masked_fill(still, int(Status.STALLED))
-    return outcome.masked_fill(gradient.abs().amax(1) <= options.grad_tolerance, int(Status.CONVERGED))
+    flat = gradient.abs().amax(1) <= options.grad_tolerance * loss_unit(first_loss)
+    return outcome.masked_fill(flat, int(Status.CONVERGED))
 
 
 class Gd(RowMethod):

@@ -24,6 +24,7 @@ class LbfgsState(QuasiNewtonState):
 class LbfgsStepper(QuasiNewtonStepper[LbfgsState]):
     """Keeps the last steps of every row, and projects where there are bounds."""
 
+    uniform = True
     options: Lbfgs.Options
 
     def start(self, z: Tensor) -> LbfgsState:
@@ -49,11 +50,11 @@ class LbfgsStepper(QuasiNewtonStepper[LbfgsState]):
             return state.history.times(rows, part(downhill, rows)).neg_()
         # A component that a scaled gradient step takes to its bound is led there by itself, and the others turn as if
         # it were held: the active set is not where z is, but where it is about to be.
-        z, gradient = part(state.z, rows), part(downhill, rows)
-        ahead = z - state.history.scale()[rows][:, None] * gradient
+        z, gradient, unit = part(state.z, rows), part(downhill, rows), part(state.unit, rows)
+        ahead = z - state.history.scale()[rows][:, None] * unit * gradient
         free = (ahead > self.lower) & (ahead < self.upper)
         newton = state.history.times(rows, gradient, free).neg_()
-        return self._inward(z, torch.where(free, newton, ahead.clamp(self.lower, self.upper) - z))
+        return self._inward(z, torch.where(free, newton, (ahead.clamp(self.lower, self.upper) - z).div_(unit)))
 
     def _line(self, z: Tensor, direction: Tensor, step: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The line towards the projection of the first trial on the bounds, on which the loss is smooth.
@@ -94,4 +95,5 @@ class Lbfgs(RowMethod):
         return (2 * self.options.memory + 15) * d * dtype.itemsize
 
     def stepper(self, problem: Problem) -> LbfgsStepper:
-        return LbfgsStepper(self.options, problem.coordinates.lower, problem.coordinates.upper)
+        known = problem.coordinates
+        return LbfgsStepper(self.options, known.lower, known.upper, named=bool(problem.parameters))
