@@ -24,7 +24,6 @@ class LbfgsState(QuasiNewtonState):
 class LbfgsStepper(QuasiNewtonStepper[LbfgsState]):
     """Keeps the last steps of every row, and projects where there are bounds."""
 
-    uniform = True
     options: Lbfgs.Options
 
     def start(self, z: Tensor) -> LbfgsState:

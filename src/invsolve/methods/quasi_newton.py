@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -18,6 +18,7 @@ from invsolve.engine import RUNNING, RowState, choose, worth
 from invsolve.methods.base import FirstOrder, RowOptions, loss_unit
 from invsolve.methods.line_search import LineSearch, Verdict, begin_search, continue_search
 
+_FEW = 9  # unknowns without names, up to which each has a unit of its own: curves have no more, fields have
 _ROUNDING = 8  # units of rounding that a sum of squares is trusted to
 _VANISHED = 100  # units of rounding, of the first residuals, below which those of a row count as none
 
@@ -67,12 +68,11 @@ class QuasiNewtonStepper(FirstOrder, ABC, Generic[S]):
     finds its own at its start.
     """
 
-    uniform: ClassVar[bool] = False
-    """Whether unknowns without names share one unit, as those of a field do; otherwise each has its own."""
-
     def __init__(self, options: QuasiNewtonOptions, lower: Tensor, upper: Tensor, *, named: bool = True) -> None:
         self.options, self.lower, self.upper, self.named = options, lower, upper, named
         self.bounded = bool(torch.isfinite(lower).any() or torch.isfinite(upper).any())
+        # Many unknowns without names are a field, whose values share a unit however small some of them are.
+        self.uniform = lower.shape[-1] > _FEW
 
     @abstractmethod
     def start(self, z: Tensor) -> S:
