@@ -39,6 +39,9 @@ METHODS = {
 }
 
 
+_BUILTIN = {"models": MODELS, "methods": METHODS}
+
+
 @dataclass(frozen=True)
 class Entry:
     """A registered model or method: where its class is, and the package that brought it."""
@@ -50,12 +53,11 @@ class Entry:
 
 def registered(kind: str) -> dict[str, Entry]:
     """All registered `kind`s ("models" or "methods") by name; built-in names cannot be taken over by other packages."""
-    builtin = {"models": MODELS, "methods": METHODS}[kind]
     entries = {
         point.name: Entry(point.name, point.value, point.dist.name if point.dist else "?")
         for point in entry_points(group=f"invsolve.{kind}")
     }
-    entries |= {name: Entry(name, target, "invsolve") for name, target in builtin.items()}
+    entries |= {name: Entry(name, target, "invsolve") for name, target in _BUILTIN[kind].items()}
     return dict(sorted(entries.items()))
 
 
@@ -183,7 +185,9 @@ def load_method(name: str, options: Mapping[str, Any], *, seed: int) -> Method:
 
 
 def _registered_class(kind: str, name: str, error: type[InvsolveError]) -> Any:
-    entries = registered(kind)
+    builtin = _BUILTIN[kind].get(name)
+    # Other packages' entry points are read from their files, which takes longer than to solve a small batch.
+    entries = registered(kind) if builtin is None else {name: Entry(name, builtin, "invsolve")}
     if name not in entries:
         hint = "" if kind == "methods" else "; your own are named path/to/file.py:NAME or package.module:NAME"
         raise error(f"no {kind[:-1]} is called '{name}'; {nearest(name, entries)}{hint}")

@@ -1,0 +1,30 @@
+"""What the program does to its own process before it computes."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from invsolve import shell
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of the GNU C library")
+@pytest.mark.parametrize("set_by_user", [False, True])
+def test_freed_memory_is_kept_unless_the_user_says_otherwise(
+    set_by_user: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+    library = SimpleNamespace(mallopt=lambda what, value: asked.update({what: value}))
+    monkeypatch.setattr(shell.ctypes, "CDLL", lambda name: library)
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if set_by_user:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    shell._keep_freed_memory()
+    assert asked == ({} if set_by_user else {-1: 2**30, -3: 2**25})
+
+
+def test_a_c_library_without_it_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell.ctypes, "CDLL", lambda name: SimpleNamespace())
+    shell._keep_freed_memory()
