@@ -31,6 +31,9 @@ ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "OMP_NUM_THREADS": "1",
     "PYTHONWARNINGS": "ignore",
+    # As the command line has it: freed memory is kept for the next arrays, here for everyone.
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
 }
 COLUMNS = (
     "work", "by", "how", "rows measured", "seconds", "repeats", "rows/s", "compile, s", "mean loss",
