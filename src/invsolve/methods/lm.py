@@ -317,8 +317,11 @@ class Lm(RowMethod):
         o = self.options
         if self._is_dense(problem.d):
             return LmStepper(o, problem)
-        robust, ftol = RobustLoss(o.loss, o.loss_scale), max(o.ftol, 4 * torch.finfo(problem.dtype).eps)
-        return NewtonCgStepper(problem, robust, radius=o.radius, ftol=ftol, gtol=o.gtol, most=o.max_iterations)
+        robust, least = RobustLoss(o.loss, o.loss_scale), 4 * torch.finfo(problem.dtype).eps
+        ftol, xtol = max(o.ftol, least), max(o.xtol, least)
+        return NewtonCgStepper(
+            problem, robust, radius=o.radius, ftol=ftol, xtol=xtol, gtol=o.gtol, most=o.max_iterations
+        )
 
     def _is_dense(self, d: int) -> bool:
         return d <= MOST_DENSE if self.options.solver == "auto" else self.options.solver == "dense"
