@@ -101,13 +101,12 @@ class NewtonCgStepper:
 
     def _judged(self, state: NewtonCgState, loss: Tensor, gradient: Tensor) -> tuple[NewtonCgState, Tensor]:
         """The rows after their trials; those accepted begin conjugate gradients anew, others go back along the step."""
-        taken = self.propose(state) - state.z
         predicted = -(state.gradient * state.step + 0.5 * state.step * (state.rest - state.gradient)).sum(1)
         actual = state.loss - loss
         ratio = torch.where(torch.isfinite(loss), actual / predicted, -torch.inf)
         accept = ~state.born | ((ratio > _TAKEN) & (actual > 0))
         length = state.step.norm(dim=1)
-        z = torch.where(accept[:, None], state.z + taken, state.z)
+        z = torch.where(accept[:, None], self.propose(state), state.z)
         downhill = torch.where(accept[:, None], projected(gradient, z, self.lower, self.upper), state.gradient)
         radius = torch.where(ratio > 0.75, torch.maximum(state.radius, 2 * length), state.radius)
         radius = torch.where(ratio < 0.25, 0.25 * length, radius)
