@@ -133,8 +133,8 @@ def gauss_newton_product(
     product = product * slope
     if problem.penalty is not None:
         product = product + direction * (slope / problem.penalty.std).square()
-    one = torch.ones_like(batch.rows)
-    return product, one, 2 * one
+    two = torch.full_like(batch.rows, 2)
+    return product, two, two
 
 
 def _along(problem: Problem, batch: Batch, x: Tensor, residual: Tensor, direction: Tensor) -> Tensor:

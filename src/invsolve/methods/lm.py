@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.data.solution import Status
-from invsolve.engine import RUNNING, Evaluation, RowState, is_traced
+from invsolve.engine import RUNNING, Evaluation, RowState, is_traced, worth
 from invsolve.jacobian import find_out, jacobian_cost
 from invsolve.least_squares import (
     LossName,
@@ -31,6 +31,8 @@ _NEWTON_STEPS = 3
 _TAKEN = 1e-4  # of the predicted decrease that a step must bring (Moré 1978)
 MOST_DENSE = 128  # unknowns, above which Jacobians cost more than conjugate gradients
 MOST_COMPILED = 12  # unknowns
+_BOUND_ROUNDS = 8  # in which a step is made again for the bounds it meets, at most
+_COMPILED_ROUNDS = 2  # of these, where each takes compiling
 _UNROLLED = 8  # unknowns, up to which a Cholesky decomposition is written out
 _TWO_PHASES = 8  # unknowns, from which on derivatives cost so much that rejected trials are spared them
 
@@ -57,6 +59,7 @@ class LmStepper:
     def __init__(self, options: Lm.Options, problem: Problem) -> None:
         self.options = options
         self.lower, self.upper = problem.coordinates.lower, problem.coordinates.upper
+        self.bounded = problem.coordinates.bounded
         self.robust = RobustLoss(options.loss, options.loss_scale)
         self.two_phases = problem.d >= _TWO_PHASES
         find_out(problem)
@@ -81,7 +84,9 @@ class LmStepper:
         return state.iterations
 
     def propose(self, state: LmState) -> Tensor:
-        return (state.z + state.step).clamp(self.lower, self.upper)
+        trial = (state.z + state.step).clamp(self.lower, self.upper)
+        # On a bound to the last bit, which rounding may miss.
+        return torch.where(state.step >= self.upper - state.z, self.upper, trial) if self.bounded else trial
 
     def compute(self, problem: Problem, batch: Batch, state: LmState, trial: Tensor) -> Evaluation:
         return _evaluation(fused_normal_equations(problem, batch, trial, self.robust))
@@ -108,13 +113,14 @@ class LmStepper:
         step = self.propose(state) - state.z
         predicted = _decrease(state.gradient, state.matrix, step)
         actual = state.loss - loss
-        ratio = torch.where(torch.isfinite(loss), actual / predicted, -torch.inf)
+        # What bounds have left of a step may go uphill: such a trial tells nothing but that it was too long.
+        ratio = torch.where(torch.isfinite(loss) & (predicted > 0), actual / predicted, -torch.inf)
         accept = ~state.born | ((ratio > _TAKEN) & (actual > 0))
         moved = accept & state.born
         diagonal = torch.where(accept[:, None], matrix.diagonal(dim1=1, dim2=2), 0.0)
         new = replace(
             state,
-            z=torch.where(accept[:, None], state.z + step, state.z),
+            z=torch.where(accept[:, None], self.propose(state), state.z),
             loss=torch.where(accept, loss, state.loss),
             gradient=torch.where(accept[:, None], gradient, state.gradient),
             matrix=torch.where(accept[:, None, None], matrix, state.matrix),
@@ -127,12 +133,14 @@ class LmStepper:
         first = torch.where(first > 0, first, self.options.radius)
         length = (_size(state) * step).norm(dim=1)
         radius = torch.where(state.born, _radius(state, ratio, actual, step, length), first)
-        new = replace(new, radius=radius)
-        step, damping = self._step(new, size)
-        new = replace(new, step=step, damping=damping)
+        # Where bounds left nothing of the step that would gain anything, its length tells nothing.
         tolerance = self._ftol(loss) * state.loss
+        radius = torch.where(state.born & (predicted <= tolerance), 0.25 * state.radius, radius)
+        new = replace(new, radius=radius)
+        step, damping, settled = self._step(new, size)
+        new = replace(new, step=step, damping=damping)
         small = moved & (actual <= tolerance) & (predicted <= tolerance) & (ratio <= 2)
-        return new, self._outcome(new, small, size)
+        return new, self._outcome(new, small, size, settled)
 
     def _ftol(self, loss: Tensor) -> float:
         return max(self.options.ftol, 4 * torch.finfo(loss.dtype).eps)
@@ -142,18 +150,47 @@ class LmStepper:
         z, g = state.z, state.gradient
         return ((z <= self.lower) & (g > 0)) | ((z >= self.upper) & (g < 0))
 
-    def _step(self, state: LmState, size: Tensor) -> tuple[Tensor, Tensor]:
-        """The minimizer p (b, d) of the quadratic model with ‖D p‖ ≤ radius, over what no bound holds, and its λ (b,).
+    def _step(self, state: LmState, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The step (b, d), its λ (b,), and whether bounds leave it as it is (b,).
+
+        Where it would lead beyond a bound, it goes to there, and anew over what is left; what a bound holds in vain is
+        let go: the primal-dual active set method (Hintermüller, Ito and Kunisch 2002), for a few rounds.
+        """
+        fixed = self._held(state)
+        shift = torch.zeros_like(size)
+        step, damping = self._within_radius(state, size, fixed, shift)
+        settled = torch.ones_like(state.born)
+        rounds = _COMPILED_ROUNDS if is_traced() else _BOUND_ROUNDS
+        for _ in range(rounds if self.bounded else 0):
+            changed, shift = self._active(state, step, fixed)
+            settled = (changed == fixed).all(1)
+            if not worth(~settled):
+                break
+            fixed = changed
+            step, damping = self._within_radius(state, size, fixed, torch.where(fixed, shift, 0.0))
+        if self.bounded:
+            settled = (self._active(state, step, fixed)[0] == fixed).all(1)
+        return step, damping, settled
+
+    def _active(self, state: LmState, step: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """Which components (b, d) a bound stops, of this step and those `fixed` for it, and where (b, d), from z."""
+        low, high = self.lower - state.z, self.upper - state.z
+        slope = state.gradient + (state.matrix * step[:, None, :]).sum(2)
+        pushed = torch.where(step >= high, slope < 0, slope > 0)
+        return torch.where(fixed, pushed, (step < low) | (step > high)), step.clamp(low, high)
+
+    def _within_radius(self, state: LmState, size: Tensor, fixed: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """The minimizer p (b, d) of the quadratic model with ‖D p‖ ≤ radius and its λ (b,); `fixed` ones go to `shift`.
 
         (H + λD²) p = −g; Newton's iteration for λ as in Moré 1978, section 5, on ‖D p‖⁻¹, from that of the last step.
         """
-        held = self._held(state)
+        gradient = state.gradient + (state.matrix * shift[:, None, :]).sum(2) if self.bounded else state.gradient
         matrix = state.matrix / (size[:, :, None] * size[:, None, :])
-        matrix = torch.where(held[:, :, None] | held[:, None, :], 0.0, matrix)
-        uphill = torch.where(held, 0.0, state.gradient / size)
+        matrix = torch.where(fixed[:, :, None] | fixed[:, None, :], 0.0, matrix)
+        uphill = torch.where(fixed, 0.0, gradient / size)
         eye = torch.eye(size.shape[1], dtype=size.dtype, device=size.device)
-        # Where a component is held, its row is that of the identity.
-        matrix = torch.where(held[:, :, None], eye, matrix)
+        # Where a component is fixed, its row is that of the identity.
+        matrix = torch.where(fixed[:, :, None], eye, matrix)
         least = _LEAST_DAMPING * torch.ones_like(state.damping)
         p, _ = _damped(matrix, uphill, least)
         inside = p.norm(dim=1) <= 1.1 * state.radius
@@ -166,9 +203,10 @@ class LmStepper:
             damping = torch.where(inside, least, torch.minimum(torch.maximum(newton, 1e-3 * damping), most))
         q, _ = _damped(matrix, uphill, damping)
         q = q * (state.radius / q.norm(dim=1)).clamp(max=1.0)[:, None]
-        return torch.where(inside[:, None], p, q) / size, torch.where(inside, 0.0, damping)
+        step = torch.where(fixed, shift, torch.where(inside[:, None], p, q) / size)
+        return step, torch.where(inside, 0.0, damping)
 
-    def _outcome(self, state: LmState, small: Tensor, size: Tensor) -> Tensor:
+    def _outcome(self, state: LmState, small: Tensor, size: Tensor, settled: Tensor) -> Tensor:
         o, kind = self.options, torch.finfo(state.loss.dtype)
         step = self.propose(state) - state.z
         predicted = _decrease(state.gradient, state.matrix, step)
@@ -177,14 +215,14 @@ class LmStepper:
         slope = torch.where(self._held(state) | (root <= 0), 0.0, state.gradient.abs())
         cosine = slope / (root * (2 * state.loss).sqrt()[:, None]).clamp(min=kind.tiny)
         orthogonal = (cosine.amax(1) <= o.gtol) | (state.loss == 0)
-        short = (size * step).norm(dim=1) <= o.xtol * (size * state.z).norm(dim=1)
+        short = (size * state.step).norm(dim=1) <= max(o.xtol, 4 * kind.eps) * (size * state.z).norm(dim=1)
         # The undamped step would gain nothing that counts: it need not be tried.
-        nothing = (state.damping == 0) & (predicted <= self._ftol(state.loss) * state.loss)
-        still = ((state.z + step) == state.z).all(1)
+        nothing = (state.damping == 0) & (predicted.abs() <= self._ftol(state.loss) * state.loss)
+        still = settled & ((state.z + step) == state.z).all(1)
         outcome = torch.full_like(state.iterations, RUNNING, dtype=torch.int8)
         outcome = outcome.masked_fill(state.iterations >= o.max_iterations, int(Status.BUDGET))
         outcome = outcome.masked_fill(still, int(Status.STALLED))
-        return outcome.masked_fill(orthogonal | small | short | nothing, int(Status.CONVERGED))
+        return outcome.masked_fill(orthogonal | small | (settled & (short | nothing)), int(Status.CONVERGED))
 
 
 def _size(state: LmState) -> Tensor:
@@ -317,8 +355,11 @@ class Lm(RowMethod):
         o = self.options
         if self._is_dense(problem.d):
             return LmStepper(o, problem)
-        robust, ftol = RobustLoss(o.loss, o.loss_scale), max(o.ftol, 4 * torch.finfo(problem.dtype).eps)
-        return NewtonCgStepper(problem, robust, radius=o.radius, ftol=ftol, gtol=o.gtol, most=o.max_iterations)
+        robust, least = RobustLoss(o.loss, o.loss_scale), 4 * torch.finfo(problem.dtype).eps
+        ftol, xtol = max(o.ftol, least), max(o.xtol, least)
+        return NewtonCgStepper(
+            problem, robust, radius=o.radius, ftol=ftol, xtol=xtol, gtol=o.gtol, most=o.max_iterations
+        )
 
     def _is_dense(self, d: int) -> bool:
         return d <= MOST_DENSE if self.options.solver == "auto" else self.options.solver == "dense"

@@ -20,6 +20,7 @@ from invsolve.problem import Batch, Problem
 
 _TAKEN = 1e-4  # of the predicted decrease that a step must bring
 _MOST_PRODUCTS = 200  # of one step
+_EXACT = 1e-4  # of the gradient that a step may leave which gains nothing, for a row to have converged
 
 
 @dataclass
@@ -43,13 +44,14 @@ class NewtonCgState(RowState):
 class NewtonCgStepper:
     """One transition of all rows: a step of the conjugate gradients, or the judgement of a trial."""
 
-    cost = 1
+    cost = 2
 
     def __init__(
-        self, problem: Problem, robust: RobustLoss, *, radius: float, ftol: float, gtol: float, most: int
+        self, problem: Problem, robust: RobustLoss, *, radius: float, ftol: float, xtol: float, gtol: float, most: int
     ) -> None:
         self.lower, self.upper = problem.coordinates.lower, problem.coordinates.upper
-        self.robust, self.radius, self.ftol, self.gtol, self.most = robust, radius, ftol, gtol, most
+        self.robust, self.radius, self.most = robust, radius, most
+        self.ftol, self.xtol, self.gtol = ftol, xtol, gtol
 
     def start(self, z: Tensor) -> NewtonCgState:
         b = len(z)
@@ -74,6 +76,7 @@ class NewtonCgStepper:
         """Loss and gradient where a row tries a step, the product with q elsewhere; what is not asked for is kept."""
         loss, gradient = state.loss.clone(), state.gradient.clone()
         product, one = torch.zeros_like(trial), torch.ones_like(batch.rows)
+        evaluations, gradients = one.clone(), one.clone()
         tries, asks = (mask.nonzero().squeeze(1) for mask in (state.trying, ~state.trying))
         if len(tries):
             compute = partial(robust_objective, problem, robust=self.robust)
@@ -81,30 +84,29 @@ class NewtonCgStepper:
                 compute, "gradient", batch.select(tries), trial[tries], failed=problem.nowhere(trial)
             )
         if len(asks):
-            failed = (torch.full_like(trial[:1], torch.nan), one[:1], 0 * one[:1])
-            product[asks], *_ = problem.attempt(
+            failed = (torch.full_like(trial[:1], torch.nan), 2 * one[:1], 0 * one[:1])
+            product[asks], evaluations[asks], gradients[asks] = problem.attempt(
                 partial(gauss_newton_product, problem, robust=self.robust), "Jacobian", batch.select(asks),
                 state.z[asks], state.q[asks], failed=failed,
             )  # fmt: skip
-        return Evaluation(loss, (gradient, product), one, torch.where(state.trying, one, 2 * one))
+        return Evaluation(loss, (gradient, product), evaluations, gradients)
 
     def advance(
         self, state: NewtonCgState, loss: Tensor, gradient: Tensor, product: Tensor
     ) -> tuple[NewtonCgState, Tensor]:
         tried, small = self._judged(state, loss, gradient)
-        asked = self._conjugated(state, product)
+        asked, nothing = self._conjugated(state, product)
         after = tried.where(state.trying, asked)
-        return after, self._outcome(after, state.trying & small)
+        return after, self._outcome(after, torch.where(state.trying, small, nothing))
 
     def _judged(self, state: NewtonCgState, loss: Tensor, gradient: Tensor) -> tuple[NewtonCgState, Tensor]:
         """The rows after their trials; those accepted begin conjugate gradients anew, others go back along the step."""
-        taken = self.propose(state) - state.z
         predicted = -(state.gradient * state.step + 0.5 * state.step * (state.rest - state.gradient)).sum(1)
         actual = state.loss - loss
         ratio = torch.where(torch.isfinite(loss), actual / predicted, -torch.inf)
         accept = ~state.born | ((ratio > _TAKEN) & (actual > 0))
         length = state.step.norm(dim=1)
-        z = torch.where(accept[:, None], state.z + taken, state.z)
+        z = torch.where(accept[:, None], self.propose(state), state.z)
         downhill = torch.where(accept[:, None], projected(gradient, z, self.lower, self.upper), state.gradient)
         radius = torch.where(ratio > 0.75, torch.maximum(state.radius, 2 * length), state.radius)
         radius = torch.where(ratio < 0.25, 0.25 * length, radius)
@@ -128,8 +130,11 @@ class NewtonCgStepper:
         tolerance = self.ftol * state.loss
         return after, accept & state.born & (actual <= tolerance) & (predicted <= tolerance)
 
-    def _conjugated(self, state: NewtonCgState, product: Tensor) -> NewtonCgState:
-        """The rows after a step of their conjugate gradients over what no bound holds; those that are done try it."""
+    def _conjugated(self, state: NewtonCgState, product: Tensor) -> tuple[NewtonCgState, Tensor]:
+        """The rows after a step of their conjugate gradients over what no bound holds; those that are done try it.
+
+        And (b,) whether a row has nothing to gain any more.
+        """
         held = (state.gradient == 0) & ((state.z <= self.lower) | (state.z >= self.upper))
         product = torch.where(held, 0.0, product)
         square, bend = state.rest.square().sum(1), (state.q * product).sum(1)
@@ -142,9 +147,15 @@ class NewtonCgStepper:
         step = state.step + reach[:, None] * state.q
         left, size = rest.square().sum(1), state.gradient.norm(dim=1)
         # Exact enough for the convergence to be superlinear (N&W eq. 7.3).
-        enough = left.sqrt() <= torch.minimum(torch.full_like(size, 0.5), (size / state.first).sqrt()) * size
+        rough = torch.minimum(torch.full_like(size, 0.5), (size / state.first).sqrt())
+        gain = -(state.gradient * step + 0.5 * step * (rest - state.gradient)).sum(1)
+        nothing = (gain <= self.ftol * state.loss) | (step.abs() <= self.xtol * state.z.abs()).all(1)
+        # A step that would end the row must be exact: where unknowns differ in scale, a rough one moves but a few.
+        enough = left.sqrt() <= torch.where(nothing, rough.clamp(max=_EXACT), rough) * size
         products = state.products + 1
-        return replace(
+        # The cosine of the angle between the residuals and J g: the first direction is −g.
+        orthogonal = (state.products == 0) & inside & (square <= self.gtol * (2 * state.loss * bend).sqrt())
+        after = replace(
             state,
             step=step,
             rest=rest,
@@ -152,17 +163,17 @@ class NewtonCgStepper:
             products=products,
             trying=beyond | enough | (products >= _MOST_PRODUCTS),
         )
+        return after, orthogonal | (enough & ~beyond & nothing)
 
     def _outcome(self, state: NewtonCgState, small: Tensor) -> Tensor:
         eps = torch.finfo(state.loss.dtype).eps
-        size = state.gradient.norm(dim=1)
         still = state.trying & (state.step.abs() <= eps * state.z.abs()).all(1) & (state.products == 0)
         outcome = torch.full_like(state.iterations, RUNNING, dtype=torch.int8)
         outcome = outcome.masked_fill(state.iterations >= self.most, int(Status.BUDGET))
         outcome = outcome.masked_fill(still, int(Status.STALLED))
         # What no step resolves any more counts as converged.
         hidden = still & (-(state.gradient * state.step).sum(1) <= 8 * eps * state.loss)
-        flat = size <= self.gtol * state.first
+        flat = (state.gradient == 0).all(1)
         return outcome.masked_fill(flat | small | hidden | (state.loss == 0), int(Status.CONVERGED))
 
 
