@@ -32,7 +32,7 @@ _TAKEN = 1e-4  # of the predicted decrease that a step must bring (Moré 1978)
 MOST_DENSE = 128  # unknowns, above which Jacobians cost more than conjugate gradients
 MOST_COMPILED = 12  # unknowns
 _BOUND_ROUNDS = 8  # in which a step is made again for the bounds it meets, at most
-_COMPILED_ROUNDS = 2  # of these, where each takes compiling
+_COMPILED_ROUNDS = 1  # of these, where each takes compiling
 _UNROLLED = 8  # unknowns, up to which a Cholesky decomposition is written out
 _TWO_PHASES = 8  # unknowns, from which on derivatives cost so much that rejected trials are spared them
 
