@@ -94,7 +94,7 @@ class Boxed(ForwardModel):
 def test_linear_problems_within_bounds_are_solved_exactly(
     solver: str, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Newton's step, cut off at the bounds, can go uphill here, which is no convergence. Compiled, there are no rounds."""
+    """Newton's step, cut off at the bounds, can go uphill here: no convergence. Compiled, there are no rounds."""
     monkeypatch.setattr("invsolve.methods.lm._BOUND_ROUNDS", rounds)
     y = 60 * np.random.default_rng(2).normal(size=(60, 12))
     solution = solve(y, Coupled, x0=None, solver=solver, compile="off")
