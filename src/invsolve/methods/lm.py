@@ -32,7 +32,6 @@ _TAKEN = 1e-4  # of the predicted decrease that a step must bring (Moré 1978)
 MOST_DENSE = 128  # unknowns, above which Jacobians cost more than conjugate gradients
 MOST_COMPILED = 12  # unknowns
 _BOUND_ROUNDS = 8  # in which a step is made again for the bounds it meets, at most
-_COMPILED_ROUNDS = 1  # of these, where each takes compiling
 _UNROLLED = 8  # unknowns, up to which a Cholesky decomposition is written out
 _TWO_PHASES = 8  # unknowns, from which on derivatives cost so much that rejected trials are spared them
 
@@ -160,7 +159,8 @@ class LmStepper:
         shift = torch.zeros_like(size)
         step, damping = self._within_radius(state, size, fixed, shift)
         settled = torch.ones_like(state.born)
-        rounds = _COMPILED_ROUNDS if is_traced() else _BOUND_ROUNDS
+        # Each round would take a compiler as long as all else: there, a smaller region finds the way.
+        rounds = 0 if is_traced() else _BOUND_ROUNDS
         for _ in range(rounds if self.bounded else 0):
             changed, shift = self._active(state, step, fixed)
             settled = (changed == fixed).all(1)
