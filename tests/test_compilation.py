@@ -89,6 +89,12 @@ def test_models_that_cannot_be_compiled_are_refused_where_it_is_demanded(model: 
     assert invsolve.solve(data, model, "bfgs", compile="off").attributes["compiled"] is False
 
 
+def test_leaving_torch_is_seen_where_all_rows_start_from_one_point() -> None:
+    data = Dataset(targets=np.linspace(0.5, 1, 4)[:, None], x0=np.ones(1))
+    with pytest.raises(invsolve.ModelError, match="something else"):
+        invsolve.solve(data, leaving_torch, "bfgs", compile="on")
+
+
 @pytest.mark.parametrize(
     ("method", "options", "said"),
     [

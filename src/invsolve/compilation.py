@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from invsolve.engine import Evaluation, Kernels, RowState, RowStepper, Slots, advance_slots, traced
-from invsolve.errors import ModelError, first_line
+from invsolve.errors import InvsolveError, ModelError, first_line
 from invsolve.problem import Batch, Problem
 
 S = TypeVar("S", bound=RowState)
@@ -86,7 +86,9 @@ class CompiledKernels(Kernels):
             what = f"model '{problem.model.name}'" if problem is not None else "the method"
             raise ModelError(f"{what} does not compile: {first_line(error)}") from error
         if problem is not None:
-            _check_same(function, compiled, inputs, problem)
+            rolled = [t.roll(1, 0) for t in inputs]
+            for trial in (rolled[0], _elsewhere(rolled[0], problem)):
+                _check_same(function, compiled, [trial, *rolled[1:]], problem)
         self.seconds += time.monotonic() - began
         return compiled
 
@@ -126,19 +128,30 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _elsewhere(z: Tensor, problem: Problem) -> Tensor:
+    """Points z (b, d) moved by up to half a unit, each row differently: often all rows start from one x0."""
+    unit = z.abs().masked_fill(z == 0, 1.0) if not problem.parameters else torch.ones_like(z)
+    angle = torch.arange(1, z.numel() + 1, device=z.device, dtype=z.dtype).reshape(z.shape)
+    return (z + 0.5 * unit * angle.cos()).clamp(problem.coordinates.lower, problem.coordinates.upper)
+
+
 def _check_same(function: Function, compiled: Function, inputs: list[Tensor], problem: Problem) -> None:
     """See that the compiled function depends on its inputs as the function does.
 
     A model that leaves torch, or that branches on values, is recorded with the values of the moment. With the inputs of
-    the rows exchanged it gives itself away.
+    the rows exchanged, or at other points, it gives itself away.
     """
-    rolled = [t.roll(1, 0) for t in inputs]
-    with torch.no_grad():
-        pairs = zip(function(*rolled), compiled(*rolled), strict=True)
-    error = max(_median_error(a, b) for a, b in pairs if a.is_floating_point())
-    if not error <= torch.finfo(problem.dtype).eps ** 0.5:
+    try:
+        with torch.no_grad():
+            pairs = list(zip(function(*inputs), compiled(*inputs), strict=True))
+    except InvsolveError:
+        raise
+    except (Exception, SystemExit) as error:  # where a value decides whether it raises, that is a branch as well
+        raise ModelError(f"model '{problem.model.name}' does not compile: {first_line(error)}") from error
+    worst = max(_median_error(a, b) for a, b in pairs if a.is_floating_point())
+    if not worst <= torch.finfo(problem.dtype).eps ** 0.5:
         raise ModelError(
-            f"model '{problem.model.name}' gives something else when it is compiled, by {error:.1g} of itself; it may "
+            f"model '{problem.model.name}' gives something else when it is compiled, by {worst:.1g} of itself; it may "
             f"branch on values, or leave torch"
         )
 

@@ -21,10 +21,23 @@ def jacobian_cost(d: int, m: int, conduct: Conduct | None = None) -> int:
     return d if d <= m and found_out in ("", REPEATED) else 1
 
 
-def find_out(problem: Problem) -> None:
-    """Find the way in which the model's Jacobian can be had, by that of the first row at x0."""
-    if problem.d <= problem.targets.shape[1] and not problem.conduct.jacobian_by:
-        weighted_jacobian(problem, torch.zeros(1, dtype=torch.int64, device=problem.device), problem.x0[:1])
+def find_out(problem: Problem, limit: Tensor) -> None:
+    """Find the way in which the model's Jacobian can be had, by that of a row at x0.
+
+    It is the row that is furthest from the `limit` (n,) of its evaluations. Where that leaves too little for every way,
+    only the one that takes a single evaluation is tried.
+    """
+    if problem.d > problem.targets.shape[1] or problem.conduct.jacobian_by:
+        return
+    left = limit - problem.evaluations
+    row = left.argmax().reshape(1)
+    if left[row] >= problem.d:
+        weighted_jacobian(problem, row, problem.x0[row])
+    elif left[row] >= 1:
+        with contextlib.suppress(Exception, SystemExit):  # it stays unknown, and is taken to be dear
+            *_, evaluations, gradients = _directions_at_once(problem, problem.batch(row), problem.x0[row])
+            problem.count(row, evaluations=evaluations, gradients=gradients)
+            problem.conduct.jacobian_by = AT_ONCE
 
 
 def weighted_jacobian(problem: Problem, rows: Tensor, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InvsolveError
-from invsolve.jacobian import columns, linearized
+from invsolve.jacobian import BACKWARD, columns, linearized
 from invsolve.problem import Batch, Problem
 
 LossName = Literal["linear", "huber", "soft_l1", "cauchy"]
@@ -125,8 +125,7 @@ def gauss_newton_product(
     slope = problem.coordinates.slope(x)
     with torch.enable_grad():
         at = x.detach().requires_grad_()
-        residual = problem.residual(batch, at)
-        along = _along(problem, batch, at, residual, slope * direction)
+        residual, along = _along(problem, batch, at, slope * direction)
         curvature = robust.weigh(residual.detach())[2]
         along = along if curvature is None else curvature * along
         (product,) = torch.autograd.grad(residual, at, along)
@@ -137,17 +136,27 @@ def gauss_newton_product(
     return product, two, two
 
 
-def _along(problem: Problem, batch: Batch, x: Tensor, residual: Tensor, direction: Tensor) -> Tensor:
-    """The derivative (b, m) of the residuals along a direction, forward, or where the model cannot, twice backward."""
-    try:
-        derivative: Tensor = torch.func.jvp(lambda v: problem.residual(batch, v), (x.detach(),), (direction,))[1]
-    except InvsolveError:
-        raise
-    except (Exception, SystemExit):
-        weight = torch.zeros_like(residual, requires_grad=True)
-        (pulled,) = torch.autograd.grad(residual, x, weight, create_graph=True)
-        (derivative,) = torch.autograd.grad(pulled, weight, direction)
-    return derivative
+def _along(problem: Problem, batch: Batch, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """The residuals (b, m), differentiable to x, and their derivative along a direction, by one evaluation of F.
+
+    Forward, or where the model cannot, twice backward; that is kept in `Conduct.jacobian_by`, not to be tried again.
+    """
+    if problem.conduct.jacobian_by != BACKWARD:
+        try:
+            residual, derivative = torch.func.jvp(  # type: ignore[misc]
+                lambda v: problem.residual(batch, v), (x,), (direction,)
+            )
+            return residual, derivative.detach()
+        except InvsolveError:
+            raise
+        except (Exception, SystemExit):  # an operation without such a derivative, or rows that raise: then below, too
+            pass
+    residual = problem.residual(batch, x)
+    weight = torch.zeros_like(residual, requires_grad=True)
+    (pulled,) = torch.autograd.grad(residual, x, weight, create_graph=True)
+    (derivative,) = torch.autograd.grad(pulled, weight, direction, retain_graph=True)
+    problem.conduct.jacobian_by = BACKWARD
+    return residual, derivative
 
 
 def robust_objective(problem: Problem, batch: Batch, z: Tensor, robust: RobustLoss) -> tuple[Tensor, Tensor]:

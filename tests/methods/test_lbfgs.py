@@ -251,3 +251,9 @@ def test_it_refines_and_keeps_the_better() -> None:
     refined = invsolve.solve(data, rosenbrock, "gd", options={"max_iterations": 20}, refine="lbfgs")
     assert rough.loss.min() > 1e-3
     assert refined.loss.max() < 1e-8
+
+
+def test_a_memory_that_fills_the_machine_is_refused() -> None:
+    data = invsolve.Dataset(targets=np.ones((3, 2)), x0=np.ones(2))
+    with pytest.raises(invsolve.OptionError, match="memory.*less than or equal to 1000"):
+        invsolve.solve(data, lambda x, identifiers: 2 * x, "lbfgs", options={"memory": 10**9})

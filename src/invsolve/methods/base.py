@@ -106,6 +106,9 @@ class RowMethod(Method):
     def stepper(self, problem: Problem) -> RowStepper[Any]:
         """The mathematics, for this problem's bounds, device and dtype."""
 
+    def prepare(self, problem: Problem, limit: Tensor) -> None:
+        """Find out what `stepper` goes by; what that computes is counted, within the `limit` (n,) of each row."""
+
     def why_uncompiled(self, d: int) -> str | None:
         """Why the rounds for d unknowns cannot be compiled; None where they can."""
         return None
@@ -115,12 +118,14 @@ class RowMethod(Method):
         return 12 * d * dtype.itemsize
 
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
+        limit = budget.limit(problem)
+        self.prepare(problem, limit)
         fitting = max(1, STATE_BYTES // self.row_bytes(problem.d, problem.dtype))
         return run_rows(
             self.stepper(problem),
             problem,
             z0,
-            limit=budget.limit(problem),
+            limit=limit,
             slots=min(budget.slots, fitting),
             control=control,
             stage=self.name,

@@ -83,7 +83,7 @@ class Lbfgs(RowMethod):
     name = "lbfgs"
 
     class Options(QuasiNewtonOptions):
-        memory: int = Field(10, ge=1, description="steps of each example that are remembered")
+        memory: int = Field(10, ge=1, le=1000, description="steps of each example that are remembered")
 
     options: Options
 

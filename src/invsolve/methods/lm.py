@@ -61,7 +61,6 @@ class LmStepper:
         self.bounded = problem.coordinates.bounded
         self.robust = RobustLoss(options.loss, options.loss_scale)
         self.two_phases = problem.d >= _TWO_PHASES
-        find_out(problem)
         self.cost = jacobian_cost(problem.d, problem.targets.shape[1], problem.conduct) + self.two_phases
 
     def start(self, z: Tensor) -> LmState:
@@ -350,6 +349,10 @@ class Lm(RowMethod):
 
     def row_bytes(self, d: int, dtype: torch.dtype) -> int:
         return (8 * d * (d + 4) if self._is_dense(d) else 16 * d) * dtype.itemsize
+
+    def prepare(self, problem: Problem, limit: Tensor) -> None:
+        if self._is_dense(problem.d):
+            find_out(problem, limit)
 
     def stepper(self, problem: Problem) -> LmStepper | NewtonCgStepper:
         o = self.options
