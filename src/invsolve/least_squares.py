@@ -132,8 +132,8 @@ def gauss_newton_product(
     product = product * slope
     if problem.penalty is not None:
         product = product + direction * (slope / problem.penalty.std).square()
-    two = torch.full_like(batch.rows, 2)
-    return product, two, two
+    one = torch.ones_like(batch.rows)
+    return product, one, 2 * one
 
 
 def _along(problem: Problem, batch: Batch, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ class NewtonCgState(RowState):
 class NewtonCgStepper:
     """One transition of all rows: a step of the conjugate gradients, or the judgement of a trial."""
 
-    cost = 2
+    cost = 1
 
     def __init__(
         self, problem: Problem, robust: RobustLoss, *, radius: float, ftol: float, xtol: float, gtol: float, most: int
@@ -84,7 +84,7 @@ class NewtonCgStepper:
                 compute, "gradient", batch.select(tries), trial[tries], failed=problem.nowhere(trial)
             )
         if len(asks):
-            failed = (torch.full_like(trial[:1], torch.nan), 2 * one[:1], 0 * one[:1])
+            failed = (torch.full_like(trial[:1], torch.nan), one[:1], 0 * one[:1])
             product[asks], evaluations[asks], gradients[asks] = problem.attempt(
                 partial(gauss_newton_product, problem, robust=self.robust), "Jacobian", batch.select(asks),
                 state.z[asks], state.q[asks], failed=failed,
