@@ -121,7 +121,7 @@ def test_an_example_without_observations_is_nonfinite_for_that_reason(command: C
         (["solve", "wp.h5", "--dtype", "float16"], "no dtype is called 'float16'"),
         (["solve", "wp.h5", "--seed", "-1"], "seed must be from 0"),
         (["solve", "wp.h5", "--max-evaluations", "2"], "max_evaluations must be from 3"),
-        (["solve", "wp.h5", "--batch-size", "0"], "batch_size must be from 1 to"),
+        (["solve", "wp.h5", "--batch-size", "0"], "batch_size must be auto, or from 1 to"),
         (["solve", "wp.h5", "--threads", "0"], "threads must be from 1 to 1024, found 0"),
         (["compare", "wp.h5", "--threads", "9999"], "threads must be from 1 to 1024, found 9999"),
         (["solve", "wp.h5", "-O", "curvature=1e-5"], "curvature 1e-05 must be above sufficient_decrease"),
