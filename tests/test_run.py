@@ -246,3 +246,8 @@ def test_a_kill_at_any_moment_loses_at_most_a_range(tmp_path: Path) -> None:
     expected = invsolve.solve(data, lambda x, identifiers: inner(x, identifiers))  # noqa: PLW0108 (without names)
     np.testing.assert_allclose(solution.loss, expected.loss, rtol=1e-6, atol=1e-12)
     assert sorted(os.listdir(tmp_path)) == ["d.h5", "o.h5"]
+
+
+def test_robust_solutions_are_not_refined_by_least_squares() -> None:
+    with pytest.raises(invsolve.OptionError, match="'bfgs' would undo that; use none"):
+        invsolve.solve(invsolve.generate("sine", 3), method="lm", options={"loss": "cauchy"}, refine="bfgs")

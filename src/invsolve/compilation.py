@@ -90,6 +90,7 @@ class CompiledKernels(Kernels):
             for trial in (rolled[0], _elsewhere(rolled[0], problem)):
                 _check_same(function, compiled, [trial, *rolled[1:]], problem)
         self.seconds += time.monotonic() - began
+        self.affordable = float("inf")  # what was begun is not given up for a range with gaps, or σ, of another kind
         return compiled
 
 

@@ -378,6 +378,10 @@ def _load_methods(settings: Settings) -> tuple[Method, Method | None]:
         raise OptionError(
             f"cannot refine with '{name}', which is no row method; use {', '.join(row_methods())} or none"
         )
+    if not method.minimizes_loss:
+        raise OptionError(
+            f"refine: method '{method.name}' minimizes a robust loss here, '{name}' would undo that; use none"
+        )
     return method, load_method(name, {}, seed=settings.seed)
 
 

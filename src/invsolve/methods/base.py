@@ -49,6 +49,11 @@ class Method(ABC):
         self.seed = seed
         self.options = parse_options(type(self).Options, options or {}, f"method '{self.name}'")
 
+    @property
+    def minimizes_loss(self) -> bool:
+        """Whether what the method minimizes is the loss that all others do, so that they may refine its solutions."""
+        return True
+
     def refusal(self, d: int, dtype: torch.dtype) -> str | None:
         """Why the method cannot take examples of d unknowns, and what to use instead; None where it can."""
         return None

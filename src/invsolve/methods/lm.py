@@ -340,6 +340,10 @@ class Lm(RowMethod):
 
     options: Options
 
+    @property
+    def minimizes_loss(self) -> bool:
+        return self.options.loss == "linear"
+
     def why_uncompiled(self, d: int) -> str | None:
         if not self._is_dense(d):
             return "its rows ask for different things at a time"
