@@ -17,8 +17,6 @@ from invsolve.least_squares import (
     fused_normal_equations,
     gauss_newton_product,
     normal_equations,
-    robust_loss,
-    robust_objective,
 )
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Normal, Parameter
@@ -83,8 +81,10 @@ def test_all_ways_to_the_normal_equations_agree(name: LossName) -> None:
     fused = fused_normal_equations(problem, batch, z, robust)
     for mine, other in zip((loss, gradient, matrix), fused, strict=False):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(robust_loss(problem, batch, z, robust)[0], loss, rtol=1e-13, atol=0)
-    for mine, other in zip((loss, gradient), robust_objective(problem, batch, z, robust), strict=True):
+    torch.testing.assert_close(
+        problem.objective(batch, z, differentiate=False, loss_of=robust)[0], loss, rtol=1e-13, atol=0
+    )
+    for mine, other in zip((loss, gradient), problem.objective(batch, z, loss_of=robust), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
     assert (evaluations == 1).all()
     assert (gradients == 3).all()
@@ -108,7 +108,7 @@ def test_the_gradient_is_that_of_the_loss(name: LossName) -> None:
     for j in range(3):
         h = torch.zeros(3, dtype=torch.float64)
         h[j] = 1e-6
-        above, below = (robust_loss(problem, batch, z + s * h, RobustLoss(name, 0.8))[0] for s in (1, -1))
+        above, below = (problem.objective(batch, z + s * h, loss_of=RobustLoss(name, 0.8))[0] for s in (1, -1))
         torch.testing.assert_close(gradient[:3, j], ((above - below) / 2e-6)[:3], rtol=1e-6, atol=1e-6)
 
 

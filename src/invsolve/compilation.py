@@ -12,12 +12,21 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from invsolve.engine import Evaluation, Kernels, RowState, RowStepper, Slots, advance_slots, traced
+from invsolve.engine import (
+    CompilableStepper,
+    Evaluation,
+    Kernels,
+    RowState,
+    RowStepper,
+    Slots,
+    advance_slots,
+    traced,
+)
 from invsolve.errors import InvsolveError, ModelError, first_line
 from invsolve.problem import Batch, Problem
 
@@ -29,7 +38,7 @@ SECONDS_AT_LEAST = 8.0
 
 
 class CompiledKernels(Kernels):
-    """The two computations of a round, compiled for `width` rows when they are first called.
+    """The two computations of a round of a `CompilableStepper`, compiled for `width` rows when they are first called.
 
     Raises:
         ModelError: at the first call: the model does not compile, or gives something else when it is compiled.
@@ -47,11 +56,11 @@ class CompiledKernels(Kernels):
         inputs = [slots.trial, *slots.state.tensors(), *batch.tensors()]
         made_for = [(t.shape, t.dtype) for t in inputs]
         if self._evaluate is None or made_for != self._made_for:  # gaps or σ may be in some ranges only
-            known = len(slots.state.tensors())
+            known, compilable = len(slots.state.tensors()), cast(CompilableStepper[S], stepper)
 
             def compute(trial: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
                 state, data = slots.state.rebuilt(others[:known]), batch.rebuilt(others[known:])
-                found = stepper.compute(problem, data, state, trial)
+                found = compilable.compute(problem, data, state, trial)
                 return found.loss, *found.derivatives, found.evaluations, found.gradients
 
             self._evaluate, self._made_for = self._compiled(compute, inputs, problem), made_for

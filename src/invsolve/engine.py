@@ -130,10 +130,6 @@ class RowStepper(Protocol, Generic[S]):
         """What is to be known at the trials (b, d); a row for which the model raises harms no other."""
         ...
 
-    def compute(self, problem: Problem, batch: Batch, state: S, trial: Tensor) -> Evaluation:
-        """The same as a function of its tensors alone, without a Python branch on their values, to be compiled."""
-        ...
-
     def advance(self, *args: Any, **kwargs: Any) -> tuple[S, Tensor]:
         """(state, loss, *derivatives): state and outcome (b,) int8 (RUNNING or a Status) after the trials gave these.
 
@@ -143,6 +139,14 @@ class RowStepper(Protocol, Generic[S]):
 
     def iterations(self, state: S) -> Tensor:
         """Iterations (b,) int64 done so far."""
+        ...
+
+
+class CompilableStepper(RowStepper[S], Protocol[S]):
+    """One whose rounds can be compiled: nothing in them branches on values while `is_traced`, or writes in place."""
+
+    def compute(self, problem: Problem, batch: Batch, state: S, trial: Tensor) -> Evaluation:
+        """What `evaluate` gives, as a function of its tensors alone."""
         ...
 
 

@@ -24,6 +24,10 @@ class RobustLoss:
     def __init__(self, name: LossName, scale: float) -> None:
         self.name, self.scale = name, scale
 
+    def __call__(self, residual: Tensor) -> Tensor:
+        """Loss (b,) of residuals (b, m)."""
+        return self.weigh(residual)[0]
+
     def weigh(self, residual: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Loss (b,) of residuals r (b, m), and the weights (b, m) of r in its gradient and of JᵀJ in its curvature.
 
@@ -75,18 +79,6 @@ def fused_normal_equations(problem: Problem, batch: Batch, z: Tensor, robust: Ro
     matrix = torch.stack([half[max(i, j), min(i, j)] for i in range(d) for j in range(d)], dim=1).reshape(-1, d, d)
     one = torch.ones_like(batch.rows)
     return *_in_solver_units(problem, batch, x, loss, gradient, matrix), one, d * one
-
-
-def robust_loss(problem: Problem, batch: Batch, z: Tensor, robust: RobustLoss) -> tuple[Tensor]:
-    """The loss (b,) alone."""
-    x = problem.coordinates.to_user(z)
-    with torch.no_grad():
-        loss = robust.weigh(problem.residual(batch, x))[0]
-    if problem.penalty is not None:
-        loss = loss + problem.penalty.loss(x)
-    if batch.blank is not None:
-        loss = loss.masked_fill(batch.blank, torch.inf)
-    return (torch.where(torch.isfinite(loss), loss, torch.inf),)
 
 
 def nowhere(z: Tensor) -> tuple[Tensor, ...]:
@@ -157,20 +149,3 @@ def _along(problem: Problem, batch: Batch, x: Tensor, direction: Tensor) -> tupl
     (derivative,) = torch.autograd.grad(pulled, weight, direction, retain_graph=True)
     problem.conduct.jacobian_by = BACKWARD
     return residual, derivative
-
-
-def robust_objective(problem: Problem, batch: Batch, z: Tensor, robust: RobustLoss) -> tuple[Tensor, Tensor]:
-    """Loss (b,) and gradient (b, d) at z (b, d), as `Problem.objective` gives them for least squares."""
-    x = problem.coordinates.to_user(z)
-    with torch.enable_grad():
-        at = x.detach().requires_grad_()
-        loss = robust.weigh(problem.residual(batch, at))[0]
-        (gradient,) = torch.autograd.grad(loss.sum(), at)
-    loss, slope = loss.detach(), problem.coordinates.slope(x)
-    gradient = gradient * slope
-    if problem.penalty is not None:
-        loss, gradient = loss + problem.penalty.loss(x), gradient + problem.penalty.gradient(x, slope)
-    if batch.blank is not None:
-        loss = loss.masked_fill(batch.blank, torch.inf)
-    finite = torch.isfinite(loss + (gradient * 0).sum(1))
-    return loss.masked_fill(~finite, torch.inf), gradient.masked_fill(~finite[:, None], 0.0)

@@ -37,6 +37,9 @@ class Conduct:
 
 _GUESSED_TOGETHER = 1024  # rows
 
+LossOf = Callable[[Tensor], Tensor]
+"""Losses (b,) of residuals (b, m)."""
+
 
 class Batch(NamedTuple):
     """The data of b rows that are evaluated together."""
@@ -229,10 +232,16 @@ class Problem:
         """Loss (1,) and gradient (1, d) of a row where F fails, as a solver is told them."""
         return z.new_full((1,), torch.inf), torch.zeros_like(z[:1])
 
-    def objective(self, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
-        """What `evaluate` gives, not counted; what the model raises is not held back."""
+    def objective(
+        self, batch: Batch, z: Tensor, *, differentiate: bool = True, loss_of: LossOf | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `evaluate` gives, not counted; what the model raises is not held back.
+
+        `loss_of` residuals (b, m) is another loss (b,) than ½ of their squares. Unless `differentiate` the gradient is
+        that of the penalty alone.
+        """
         x = self.coordinates.to_user(z)
-        loss, gradient = self._loss_and_gradient(batch, x, differentiate=True)
+        loss, gradient = self._loss_and_gradient(batch, x, differentiate=differentiate, loss_of=loss_of)
         # One test for both: NaN and Inf stay so in a sum, and a product with zero makes either NaN.
         finite = torch.isfinite(loss + (gradient * 0).sum(1))
         slope = self.coordinates.slope(x)
@@ -303,11 +312,13 @@ class Problem:
         self.conduct.proven.add(what)
         return result
 
-    def _loss_and_gradient(self, batch: Batch, x: Tensor, *, differentiate: bool) -> tuple[Tensor, Tensor]:
+    def _loss_and_gradient(
+        self, batch: Batch, x: Tensor, *, differentiate: bool, loss_of: LossOf | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Loss (b,) of the data and ∂L/∂x (b, d), 0 unless `differentiate`, as they are."""
         with torch.set_grad_enabled(differentiate):
             x = x.detach().requires_grad_(differentiate)
-            loss = self._data_loss(batch, self.residual(batch, x))
+            loss = self._data_loss(batch, self.residual(batch, x), loss_of)
             if not differentiate:
                 return loss, torch.zeros_like(x)
             (gradient,) = torch.autograd.grad(loss.sum(), x)
@@ -322,8 +333,8 @@ class Problem:
         return loss, torch.zeros_like(x)
 
     @staticmethod
-    def _data_loss(batch: Batch, residual: Tensor) -> Tensor:
-        loss = 0.5 * residual.square().sum(1)
+    def _data_loss(batch: Batch, residual: Tensor, loss_of: LossOf | None = None) -> Tensor:
+        loss = 0.5 * residual.square().sum(1) if loss_of is None else loss_of(residual)
         return loss if batch.blank is None else loss.masked_fill(batch.blank, torch.inf)
 
     def residual(self, batch: Batch, x: Tensor) -> Tensor:

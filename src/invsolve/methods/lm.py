@@ -13,14 +13,7 @@ from torch import Tensor
 from invsolve.data.solution import Status
 from invsolve.engine import RUNNING, Evaluation, RowState, is_traced, worth
 from invsolve.jacobian import find_out, jacobian_cost
-from invsolve.least_squares import (
-    LossName,
-    RobustLoss,
-    fused_normal_equations,
-    normal_equations,
-    nowhere,
-    robust_loss,
-)
+from invsolve.least_squares import LossName, RobustLoss, fused_normal_equations, normal_equations, nowhere
 from invsolve.methods.base import RowMethod
 from invsolve.methods.newton_cg import NewtonCgStepper
 from invsolve.options import Options as BaseOptions
@@ -94,8 +87,8 @@ class LmStepper:
         failed = nowhere(trial)
         if not self.two_phases:
             return _evaluation(problem.attempt(compute, "Jacobian", batch, trial, failed=failed))
-        losses = partial(robust_loss, problem, robust=self.robust)
-        (loss,) = problem.attempt(losses, "loss", batch, trial, failed=failed[:1])
+        losses = partial(problem.objective, differentiate=False, loss_of=self.robust)
+        loss, _ = problem.attempt(losses, "loss", batch, trial, failed=failed[:2])
         # Derivatives only where the loss fell; of the others they are not looked at.
         places = (loss < state.loss).nonzero().squeeze(1)
         found = tuple(part.repeat_interleave(len(trial), 0) for part in failed)
@@ -310,7 +303,7 @@ def _evaluation(found: tuple[Tensor, ...]) -> Evaluation:
 
 
 class Lm(RowMethod):
-    """Levenberg–Marquardt of each example on its own, with Moré's scaling, bounds by projection, and robust losses."""
+    """Levenberg–Marquardt of each example on its own, with Moré's scaling, bounds by active sets, and robust losses."""
 
     name = "lm"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from invsolve.coordinates import projected
 from invsolve.data.solution import Status
 from invsolve.engine import RUNNING, Evaluation, RowState
-from invsolve.least_squares import RobustLoss, gauss_newton_product, robust_objective
+from invsolve.least_squares import RobustLoss, gauss_newton_product
 from invsolve.problem import Batch, Problem
 
 _TAKEN = 1e-4  # of the predicted decrease that a step must bring
@@ -69,9 +69,6 @@ class NewtonCgStepper:
         """Where they try, z + step; elsewhere z, whose loss is known."""
         return (state.z + torch.where(state.trying[:, None], state.step, 0.0)).clamp(self.lower, self.upper)
 
-    def compute(self, problem: Problem, batch: Batch, state: NewtonCgState, trial: Tensor) -> Evaluation:
-        raise NotImplementedError("rows ask for different things: see `Lm.why_uncompiled`")
-
     def evaluate(self, problem: Problem, batch: Batch, state: NewtonCgState, trial: Tensor) -> Evaluation:
         """Loss and gradient where a row tries a step, the product with q elsewhere; what is not asked for is kept."""
         loss, gradient = state.loss.clone(), state.gradient.clone()
@@ -79,7 +76,7 @@ class NewtonCgStepper:
         evaluations, gradients = one.clone(), one.clone()
         tries, asks = (mask.nonzero().squeeze(1) for mask in (state.trying, ~state.trying))
         if len(tries):
-            compute = partial(robust_objective, problem, robust=self.robust)
+            compute = partial(problem.objective, loss_of=self.robust)
             loss[tries], gradient[tries] = problem.attempt(
                 compute, "gradient", batch.select(tries), trial[tries], failed=problem.nowhere(trial)
             )
