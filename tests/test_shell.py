@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -26,5 +27,15 @@ def test_freed_memory_is_kept_unless_the_user_says_otherwise(
 
 
 def test_a_c_library_without_it_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell.ctypes, "CDLL", lambda name: SimpleNamespace())
-    shell._keep_freed_memory()
+    asked: list[str] = []
+
+    class Other:
+        def __getattr__(self, name: str) -> None:
+            asked.append(name)
+            raise AttributeError(name)
+
+    for name in [n for n in os.environ if n.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(shell.ctypes, "CDLL", lambda name: Other())
+    shell._keep_freed_memory()  # and nothing is raised
+    assert asked == ["mallopt"]

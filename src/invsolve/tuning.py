@@ -16,7 +16,7 @@ from invsolve.compilation import SECONDS_AT_LEAST, CompiledKernels
 from invsolve.engine import Kernels, Rounds
 from invsolve.errors import ModelError, OptionError
 from invsolve.methods.base import RowMethod
-from invsolve.problem import Problem
+from invsolve.problem import Batch, Problem
 from invsolve.settings import Settings
 
 USUAL = 1024  # rows in a batch where there is no time for a race
@@ -153,7 +153,15 @@ def _seconds(call: Callable[[], Any], device: torch.device) -> float:
 def row_bytes(problem: Problem) -> int:
     """Memory that one row takes while F and its gradient are computed, about: what autograd keeps, twice."""
     rows = torch.arange(min(4, problem.n), device=problem.device)
-    batch, x = problem.batch(rows), problem.x0[rows].detach().requires_grad_()
+    try:
+        kept = kept_bytes(problem, problem.batch(rows), problem.x0[rows])
+    except (Exception, SystemExit):  # rows that raise: they will be told of where they are solved
+        return 0
+    return 2 * (kept // len(rows) + 4 * problem.targets.shape[1] * problem.dtype.itemsize)
+
+
+def kept_bytes(problem: Problem, batch: Batch, x: Tensor) -> int:
+    """Bytes of the tensors that autograd keeps between F at x (b, d) and its gradient; not counted as an evaluation."""
     kept: dict[int, int] = {}
 
     def keep(t: Tensor) -> Tensor:
@@ -161,12 +169,9 @@ def row_bytes(problem: Problem) -> int:
         kept[storage.data_ptr()] = storage.nbytes()
         return t
 
-    try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            problem.residual(batch, x).square().sum()
-    except (Exception, SystemExit):  # rows that raise: they will be told of where they are solved
-        return 0
-    return 2 * (sum(kept.values()) // len(rows) + 4 * problem.targets.shape[1] * problem.dtype.itemsize)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        problem.residual(batch, x.detach().requires_grad_()).square().sum()
+    return sum(kept.values())
 
 
 def available_memory(device: torch.device) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invsolve.checks.report import Speed
 from invsolve.problem import Batch, Problem
+from invsolve.tuning import kept_bytes
 
 BATCHES = (1, 64, 1024)
 _ENOUGH = 0.2  # seconds of measuring after which no repetition is added
@@ -69,19 +70,10 @@ def _best(call: Callable[[], None], device: torch.device) -> float:
 
 def _memory(problem: Problem, batch: Batch, x: Tensor) -> int:
     """Bytes of the tensors kept for the backward pass, on CUDA all that was allocated at the same time."""
-    z = x.detach().requires_grad_()
     if problem.device.type == "cuda":
+        z = x.detach().requires_grad_()
         torch.cuda.reset_peak_memory_stats(problem.device)
         before = torch.cuda.memory_allocated(problem.device)
         torch.autograd.grad(problem.residual(batch, z).square().sum(), z)
         return torch.cuda.max_memory_allocated(problem.device) - before
-    kept: dict[int, int] = {}
-
-    def keep(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        problem.residual(batch, z).square().sum()
-    return sum(kept.values())
+    return kept_bytes(problem, batch, x)
