@@ -61,7 +61,7 @@ def solve(
         seed: of everything random.
         options: the method's options.
         model_options: the model's options.
-        refine: a row method that polishes every solution ("bfgs", "lbfgs", "none"); by default the method's own choice.
+        refine: a row method that polishes every solution ("bfgs", "lm", "none"); by default the method's own choice.
         max_evaluations: per example, everything included.
         time_limit: in seconds; then the best so far is returned.
         batch_size: examples in one batched call, at most; None or "auto": as many as a short race finds fastest, within
@@ -84,8 +84,7 @@ def solve(
     settings = Settings(
         method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
         max_evaluations=max_evaluations, time_limit=time_limit, batch_size=read_batch_size(batch_size),
-        compile=compile, prior=prior,
-        covariance=covariance, threads=threads,
+        compile=compile, prior=prior, covariance=covariance, threads=threads,
     )  # fmt: skip
     run = Run(dataset, model, dict(model_options or {}), settings)
     return run.solve(None if out is None else Path(out), overwrite, resume, control)
