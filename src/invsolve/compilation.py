@@ -109,6 +109,7 @@ def record_and_compile(function: Function, inputs: list[Tensor], affordable: flo
     Raises:
         ModelError: that would take longer than `affordable` seconds, by the number of operations.
     """
+    import torch._inductor
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # Each input a tensor of its own: two that are one now would be recorded as one for ever.
@@ -120,7 +121,9 @@ def record_and_compile(function: Function, inputs: list[Tensor], affordable: flo
     estimate = SECONDS_AT_LEAST + SECONDS_PER_OPERATION * operations
     if estimate > affordable:
         raise ModelError(f"{operations} operations take about {estimate:.0f} s to compile, more than that would save")
-    compiled: Function = torch.compile(graph, dynamic=False, fullgraph=True)
+    # Not `torch.compile`: what it would see to, that each call's tensors are like these, is so, and takes as long as a
+    # round of a small model.
+    compiled: Function = torch._inductor.compile(graph, list(inputs))
     return compiled
 
 

@@ -33,11 +33,12 @@ class RowState:
 
     def combine(self, change: Callable[..., Tensor], *others: Self) -> Self:
         """`change` applied to every tensor, together with those of the other states at its place."""
-        parts = {}
-        for f in fields(self):
-            mine, theirs = getattr(self, f.name), [getattr(other, f.name) for other in others]
-            parts[f.name] = mine.combine(change, *theirs) if isinstance(mine, RowState) else change(mine, *theirs)
-        return type(self)(**parts)
+        parts = []
+        names: tuple[str, ...] = type(self).__match_args__  # the fields: quicker than to ask for them in every round
+        for name in names:
+            mine, theirs = getattr(self, name), [getattr(other, name) for other in others]
+            parts.append(mine.combine(change, *theirs) if isinstance(mine, RowState) else change(mine, *theirs))
+        return type(self)(*parts)
 
     def select(self, keep: Tensor) -> Self:
         """The state of the rows at the indices `keep`."""

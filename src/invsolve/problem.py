@@ -40,6 +40,8 @@ _GUESSED_TOGETHER = 1024  # rows
 LossOf = Callable[[Tensor], Tensor]
 """Losses (b,) of residuals (b, m)."""
 
+_PROBED = 64  # rows in which it would show that a model mixes them
+
 
 class Batch(NamedTuple):
     """The data of b rows that are evaluated together."""
@@ -256,12 +258,19 @@ class Problem:
         The loss is +inf where F fails. Where only the gradient fails it holds NaN or Inf;
         unless `differentiate` it is 0.
         """
-        # The first scoring, which needs no gradient, has one made for what it tells of the model.
-        probing = not differentiate and not self.conduct.rows_apart and len(rows) > 1
-        compute = self._probed_loss if probing else partial(self._loss_and_gradient, differentiate=differentiate)
+        compute: Callable[..., tuple[Tensor, Tensor]] = partial(self._loss_and_gradient, differentiate=differentiate)
+        parts = [(compute, slice(None))]
+        if not differentiate and not self.conduct.rows_apart and len(rows) > 1:
+            # The first scoring, which needs no gradient, has one made of a few rows for what it tells of the model.
+            parts = [(self._probed_loss, slice(_PROBED)), (compute, slice(_PROBED, None))]
         failed = x.new_full((1,), torch.inf), torch.full_like(x[:1], torch.nan)
         what = "gradient" if differentiate else "loss"
-        loss, gradient = self.attempt(compute, what, self.batch(rows), x, failed=failed)
+        found = [
+            self.attempt(compute, what, self.batch(rows[part]), x[part], failed=failed)
+            for compute, part in parts
+            if len(rows[part])
+        ]
+        loss, gradient = (torch.cat(some) for some in zip(*found, strict=True))
         self.count(rows, evaluations=1, gradients=int(differentiate))
         return torch.where(torch.isfinite(loss), loss, torch.inf), gradient
 

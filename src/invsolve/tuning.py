@@ -25,7 +25,8 @@ LARGEST = 2**17
 ROUNDS = 20  # that a row takes, about
 _LONG = 0.3  # seconds: a batch that takes as long no longer suffers from the cost of calls
 _PART_OF_MEMORY = 0.5  # of what is available, that a batch may take
-_CACHED = 2**22  # bytes of targets that a compiled batch goes through at its best: what stays in a core's cache
+_CACHED = 2**20  # bytes of targets that a compiled batch goes through at its best: what stays in a core's cache
+_REFILLS = 4  # widths that a problem should fill: its last rows, in places that keep their number, are the fewer
 _GAIN = 0.5  # of the time of a run, that compiling is taken to save
 
 
@@ -135,7 +136,8 @@ class Tuning:
         row = problem.targets.shape[1] * problem.dtype.itemsize
         if problem.device.type != "cpu":
             return 16 * USUAL
-        return int(min(max(2 ** round(math.log2(_CACHED / row)), SMALLEST), 4 * USUAL))
+        best = min(_CACHED / row, problem.n / _REFILLS, 4 * USUAL)
+        return max(1 << round(math.log2(best)), SMALLEST)
 
 
 def _seconds(call: Callable[[], Any], device: torch.device) -> float:
