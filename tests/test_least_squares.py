@@ -18,6 +18,7 @@ from invsolve.least_squares import (
     gauss_newton_product,
     normal_equations,
 )
+from invsolve.least_squares import _least_pivot as least_pivot
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Normal, Parameter
 from invsolve.problem import Batch, Problem
@@ -77,7 +78,7 @@ def test_weights_are_the_derivatives_of_the_loss(name: LossName) -> None:
 def test_all_ways_to_the_normal_equations_agree(name: LossName) -> None:
     robust = RobustLoss(name, 0.8)
     problem, batch, z = problem_and_z()
-    loss, gradient, matrix, evaluations, gradients = normal_equations(problem, batch, z, robust)
+    loss, gradient, matrix, _, evaluations, gradients = normal_equations(problem, batch, z, robust)
     fused = fused_normal_equations(problem, batch, z, robust)
     for mine, other in zip((loss, gradient, matrix), fused, strict=False):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
@@ -119,3 +120,41 @@ def test_where_nothing_is_known_the_loss_is_infinite_and_all_else_zero(name: Los
     assert torch.isinf(loss).tolist() == [False, False, False, True, True]
     assert (gradient[4] == 0).all()
     assert (matrix[4] == 0).all()
+
+
+class Alike(Decay):
+    """Two unknowns that nearly act alike, for examples marked 1."""
+
+    def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+        assert isinstance(identifiers, Tensor)
+        t = torch.linspace(0, 2, 9, dtype=x.dtype)
+        fast = torch.where(identifiers == 1, 1e-6, 1.0)[:, None]
+        return x[:, :1] + x[:, 1:2] * (1 + fast * t) + x[:, 2:] * t.square()
+
+
+@LOSSES
+@pytest.mark.parametrize("prior", [False, True])
+def test_ill_conditioned_rows_have_a_factor_of_their_matrix_and_gradient(name: LossName, prior: bool) -> None:
+    rng = np.random.default_rng(6)
+    data = Dataset(targets=3 * rng.normal(size=(4, 9)), identifiers=np.array([0, 1, 0, 1]))
+    problem = Problem(Alike(), data.rows(0, 4), (3,), torch.device("cpu"), torch.float64, prior=prior)
+    z = torch.from_numpy(0.5 * rng.uniform(-1, 1, (4, 3)))
+    batch = problem.batch(torch.arange(4))
+    _, gradient, matrix, factor, *_ = normal_equations(problem, batch, z, RobustLoss(name, 0.8))
+    upper, c = factor[:, :, :-1], factor[:, :, -1]
+    torch.testing.assert_close((upper.mT @ upper)[1::2], matrix[1::2], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close((upper.mT @ c[:, :, None]).squeeze(2)[1::2], gradient[1::2], rtol=1e-12, atol=1e-12)
+    assert (upper == upper.triu()).all()
+    assert (factor[::2] == 0).all()
+
+
+def test_least_pivots_tell_dependent_columns_whatever_their_scale() -> None:
+    columns = torch.randn(5, 30, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    columns[1, :, 8] = columns[1, :, 0] + 1e-3 * columns[1, :, 8]
+    columns[2, :, 8] = columns[2, :, 0]
+    columns[3, :, 4] = 0.0
+    columns = columns * torch.logspace(-8, 8, 9, dtype=torch.float64)
+    pivots = least_pivot(columns.mT @ columns)
+    assert pivots[[0, 3, 4]].min() > 0.1
+    assert 1e-7 < pivots[1] < 1e-5
+    assert pivots[2] < 1e-14

@@ -52,10 +52,11 @@ class RobustLoss:
 
 
 def normal_equations(problem: Problem, batch: Batch, z: Tensor, robust: RobustLoss) -> tuple[Tensor, ...]:
-    """Loss (b,), gradient (b, d), Gauss–Newton matrix (b, d, d) at z (b, d), the evaluations and gradients (b,) made.
+    """Loss (b,), gradient (b, d), Gauss–Newton matrix (b, d, d), its factor, and evaluations and gradients (b,) made.
 
-    All in the solver's coordinates, the penalty of a prior included. Where F or a derivative fails, or nothing was
-    observed, the loss is +inf and all else 0.
+    All at z (b, d) in the solver's coordinates, the penalty of a prior included. The factor (b, d, d + 1) is [R | c] by
+    a QR decomposition, RᵀR the matrix and Rᵀc the gradient, for rows whose matrix is ill-conditioned; elsewhere 0.
+    Where F or a derivative fails, or nothing was observed, the loss is +inf and all else 0.
     """
     x = problem.coordinates.to_user(z)
     residual, jacobian, evaluations, gradients = linearized(problem, batch, x)
@@ -63,7 +64,52 @@ def normal_equations(problem: Problem, batch: Batch, z: Tensor, robust: RobustLo
     pulled = residual if first is None else first * residual
     bent = jacobian if second is None else second[:, :, None] * jacobian
     gradient = (pulled[:, None, :] @ jacobian).squeeze(1)
-    return *_in_solver_units(problem, batch, x, loss, gradient, jacobian.mT @ bent), evaluations, gradients
+    loss, gradient, matrix = _in_solver_units(problem, batch, x, loss, gradient, jacobian.mT @ bent)
+    factor = matrix.new_zeros(1, 1, 1).expand(*x.shape, problem.d + 1)
+    # A step from the matrix is wrong by about rounding / pivot of itself.
+    ill = (_least_pivot(matrix) < torch.finfo(matrix.dtype).eps ** 0.5).nonzero().squeeze(1)
+    if len(ill):
+        parts = (None if t is None else t[ill] for t in (x, jacobian, pulled, second))
+        factor = factor.index_copy(0, ill, _factor(problem, *parts))  # type: ignore[arg-type]
+    return loss, gradient, matrix, factor, evaluations, gradients
+
+
+def _factor(problem: Problem, x: Tensor, jacobian: Tensor, pulled: Tensor, second: Tensor | None) -> Tensor:
+    """[R | c] (b, d, d + 1): R (b, d, d) of J = QR, and c = Qᵀr.
+
+    By the decomposition of [J | r], in which Q is not made (Björck 1996, Numerical Methods for Least Squares Problems,
+    chapter 2). With weights w₁ of r in the gradient and w₂ in the curvature, it is that of [√w₂ J | w₁/√w₂ r].
+    """
+    slope = problem.coordinates.slope(x).expand_as(x)
+    if second is not None:
+        root = second.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+        jacobian, pulled = root[:, :, None] * jacobian, pulled / root
+    stacked = torch.cat([jacobian * slope[:, None, :], pulled[:, :, None]], dim=2)
+    if problem.penalty is not None:
+        residual = (x - problem.penalty.mean) / problem.penalty.std
+        prior = torch.cat([torch.diag_embed(slope / problem.penalty.std), residual[:, :, None]], dim=2)
+        stacked = torch.cat([stacked, prior], dim=1)
+    upper = torch.linalg.qr(stacked, mode="r").R[:, : problem.d]
+    # What overflows is left to the matrix, for nothing that is not finite can be decomposed any further.
+    upper = torch.where(torch.isfinite(upper).all(2).all(1)[:, None, None], upper, 0.0)
+    # With fewer targets than unknowns, R has fewer rows.
+    return torch.nn.functional.pad(upper, (0, 0, 0, problem.d - upper.shape[1]))
+
+
+def _least_pivot(matrix: Tensor) -> Tensor:
+    """The least pivot (b,) that Cholesky's decomposition of A (b, d, d) meets, A scaled to a unit diagonal.
+
+    Of A = JᵀJ it is 1 − R² of the column of J that those before it explain best: at least κ(A)⁻¹, and usually not much
+    more. A column of zeros troubles no other, and does not count.
+    """
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    if bool((diagonal == 0).any()):
+        matrix = matrix + torch.diag_embed((diagonal == 0).to(matrix))
+        diagonal = matrix.diagonal(dim1=1, dim2=2)
+    # The scale of the columns changes pivots by itself alone: it need not be taken out before.
+    lower, info = torch.linalg.cholesky_ex(matrix)
+    pivots = lower.diagonal(dim1=1, dim2=2).square() / diagonal
+    return torch.where(info == 0, pivots.amin(1), 0.0)
 
 
 def fused_normal_equations(problem: Problem, batch: Batch, z: Tensor, robust: RobustLoss) -> tuple[Tensor, ...]:
@@ -84,7 +130,8 @@ def fused_normal_equations(problem: Problem, batch: Batch, z: Tensor, robust: Ro
 def nowhere(z: Tensor) -> tuple[Tensor, ...]:
     """What `normal_equations` gives, each (1, ...), for a row where F fails."""
     d, one = z.shape[1], torch.ones(1, dtype=torch.int64, device=z.device)
-    return z.new_full((1,), torch.inf), z.new_zeros(1, d), z.new_zeros(1, d, d), one, 0 * one
+    loss, gradient = z.new_full((1,), torch.inf), z.new_zeros(1, d)
+    return loss, gradient, z.new_zeros(1, d, d), z.new_zeros(1, d, d + 1), one, 0 * one
 
 
 def _in_solver_units(

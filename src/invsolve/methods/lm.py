@@ -16,16 +16,14 @@ from invsolve.jacobian import find_out, jacobian_cost
 from invsolve.least_squares import LossName, RobustLoss, fused_normal_equations, normal_equations, nowhere
 from invsolve.methods.base import RowMethod
 from invsolve.methods.newton_cg import NewtonCgStepper
+from invsolve.methods.trust_region import by_factor, by_normal_equations
 from invsolve.options import Options as BaseOptions
 from invsolve.problem import Batch, Problem
 
-_LEAST_DAMPING = 1e-15  # relative to a matrix of unit diagonal
-_NEWTON_STEPS = 3
 _TAKEN = 1e-4  # of the predicted decrease that a step must bring (Moré 1978)
 MOST_DENSE = 128  # unknowns, above which Jacobians cost more than conjugate gradients
 MOST_COMPILED = 12  # unknowns
 _BOUND_ROUNDS = 8  # in which a step is made again for the bounds it meets, at most
-_UNROLLED = 8  # unknowns, up to which a Cholesky decomposition is written out
 _TWO_PHASES = 8  # unknowns, from which on derivatives cost so much that rejected trials are spared them
 
 
@@ -37,6 +35,7 @@ class LmState(RowState):
     loss: Tensor  # (b,)
     gradient: Tensor  # (b, d)
     matrix: Tensor  # (b, d, d) Gauss–Newton
+    factor: Tensor  # (b, d, d + 1) of an ill-conditioned matrix, see `normal_equations`; elsewhere 0
     scale: Tensor  # (b, d) largest diagonal of the matrix so far: D² of Moré
     radius: Tensor  # (b,) of the region in which the quadratic model is trusted, ‖D p‖
     damping: Tensor  # (b,) λ of the step, 0 where the region does not limit it
@@ -63,6 +62,7 @@ class LmStepper:
             loss=z.new_full((b,), torch.inf),
             gradient=torch.zeros_like(z),
             matrix=z.new_zeros(b, d, d),
+            factor=z.new_zeros(b, d, d + 1),
             scale=torch.zeros_like(z),
             radius=z.new_full((b,), torch.inf),
             damping=z.new_zeros(b),
@@ -80,7 +80,9 @@ class LmStepper:
         return torch.where(state.step >= self.upper - state.z, self.upper, trial) if self.bounded else trial
 
     def compute(self, problem: Problem, batch: Batch, state: LmState, trial: Tensor) -> Evaluation:
-        return _evaluation(fused_normal_equations(problem, batch, trial, self.robust))
+        # Nothing in it may be for some rows alone: the normal equations must do for all.
+        loss, gradient, matrix, evaluations, gradients = fused_normal_equations(problem, batch, trial, self.robust)
+        return Evaluation(loss, (gradient, matrix), evaluations, gradients)
 
     def evaluate(self, problem: Problem, batch: Batch, state: LmState, trial: Tensor) -> Evaluation:
         compute = partial(normal_equations, problem, robust=self.robust)
@@ -97,12 +99,14 @@ class LmStepper:
             better = problem.attempt(compute, "Jacobian", batch.select(places), trial[places], failed=failed)
             for all_rows, part in zip(found, better, strict=True):
                 all_rows[places] = part
-            found[3][places] += 1
+            found[4][places] += 1
         return _evaluation(found)
 
-    def advance(self, state: LmState, loss: Tensor, gradient: Tensor, matrix: Tensor) -> tuple[LmState, Tensor]:
+    def advance(
+        self, state: LmState, loss: Tensor, gradient: Tensor, matrix: Tensor, factor: Tensor | None = None
+    ) -> tuple[LmState, Tensor]:
         step = self.propose(state) - state.z
-        predicted = _decrease(state.gradient, state.matrix, step)
+        predicted = _decrease(state, step)
         actual = state.loss - loss
         # What bounds have left of a step may go uphill: such a trial tells nothing but that it was too long.
         ratio = torch.where(torch.isfinite(loss) & (predicted > 0), actual / predicted, -torch.inf)
@@ -115,6 +119,7 @@ class LmStepper:
             loss=torch.where(accept, loss, state.loss),
             gradient=torch.where(accept[:, None], gradient, state.gradient),
             matrix=torch.where(accept[:, None, None], matrix, state.matrix),
+            factor=state.factor if factor is None else torch.where(accept[:, None, None], factor, state.factor),
             scale=torch.maximum(state.scale, diagonal),
             iterations=state.iterations + moved,
             born=torch.ones_like(state.born),
@@ -174,34 +179,22 @@ class LmStepper:
     def _within_radius(self, state: LmState, size: Tensor, fixed: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """The minimizer p (b, d) of the quadratic model with ‖D p‖ ≤ radius and its λ (b,); `fixed` ones go to `shift`.
 
-        (H + λD²) p = −g; Newton's iteration for λ as in Moré 1978, section 5, on ‖D p‖⁻¹, from that of the last step.
+        From the normal equations; of rows for which these are ill-conditioned, from their triangular factor.
         """
         gradient = state.gradient + (state.matrix * shift[:, None, :]).sum(2) if self.bounded else state.gradient
-        matrix = state.matrix / (size[:, :, None] * size[:, None, :])
-        matrix = torch.where(fixed[:, :, None] | fixed[:, None, :], 0.0, matrix)
-        uphill = torch.where(fixed, 0.0, gradient / size)
-        eye = torch.eye(size.shape[1], dtype=size.dtype, device=size.device)
-        # Where a component is fixed, its row is that of the identity.
-        matrix = torch.where(fixed[:, :, None], eye, matrix)
-        least = _LEAST_DAMPING * torch.ones_like(state.damping)
-        p, _ = _damped(matrix, uphill, least)
-        inside = p.norm(dim=1) <= 1.1 * state.radius
-        most = uphill.norm(dim=1) / state.radius
-        damping = torch.minimum(torch.maximum(state.damping, 1e-3 * most), most)
-        for _ in range(_NEWTON_STEPS):
-            q, bend = _damped(matrix, uphill, damping)
-            length = q.norm(dim=1)
-            newton = damping + (length / state.radius - 1) * length.square() / bend
-            damping = torch.where(inside, least, torch.minimum(torch.maximum(newton, 1e-3 * damping), most))
-        q, _ = _damped(matrix, uphill, damping)
-        q = q * (state.radius / q.norm(dim=1)).clamp(max=1.0)[:, None]
-        step = torch.where(fixed, shift, torch.where(inside[:, None], p, q) / size)
-        return step, torch.where(inside, 0.0, damping)
+        step, damping = by_normal_equations(state.matrix, gradient, size, fixed, state.radius, state.damping)
+        step = torch.where(fixed, shift, step)
+        ill = _ill_conditioned(state)
+        if len(ill):
+            parts = (state.factor, size, fixed, shift, state.radius, state.damping)
+            better, its = by_factor(*(part[ill] for part in parts))
+            step, damping = step.index_copy(0, ill, better), damping.index_copy(0, ill, its)
+        return step, damping
 
     def _outcome(self, state: LmState, small: Tensor, size: Tensor, settled: Tensor) -> Tensor:
         o, kind = self.options, torch.finfo(state.loss.dtype)
         step = self.propose(state) - state.z
-        predicted = _decrease(state.gradient, state.matrix, step)
+        predicted = _decrease(state, step)
         # The cosine of the angle between the residuals and each column of the Jacobian (Moré 1978).
         root = state.matrix.diagonal(dim1=1, dim2=2).sqrt()
         slope = torch.where(self._held(state) | (root <= 0), 0.0, state.gradient.abs())
@@ -232,74 +225,28 @@ def _radius(state: LmState, ratio: Tensor, actual: Tensor, step: Tensor, length:
     return torch.where(ratio <= 0.25, shrunk, grown)
 
 
-def _damped(matrix: Tensor, uphill: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """q = −(A + λ)⁻¹ h (b, d), and qᵀ(A + λ)⁻¹ q (b,), by which its length falls with λ."""
-    eye = torch.eye(uphill.shape[1], dtype=uphill.dtype, device=uphill.device)
-    return solve_definite(matrix + damping[:, None, None] * eye, -uphill)
+def _ill_conditioned(state: LmState) -> Tensor:
+    """The rows (k,) that have a factor; none while rounds are recorded, which have no factors."""
+    if is_traced():
+        return torch.empty(0, dtype=torch.int64)
+    return state.factor.diagonal(dim1=1, dim2=2).any(1).nonzero().squeeze(1)
 
 
-def _decrease(gradient: Tensor, matrix: Tensor, step: Tensor) -> Tensor:
+def _decrease(state: LmState, step: Tensor) -> Tensor:
     """What the quadratic model says that the loss falls by (b,)."""
-    return -(step * (gradient + 0.5 * (matrix * step[:, None, :]).sum(2))).sum(1)
-
-
-def solve_definite(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """y = A⁻¹ b and yᵀA⁻¹y (b,) for positive definite A (b, d, d) of unit size and b (b, d), by Cholesky.
-
-    Few unknowns one entry after the other, for all rows at once in each operation: so a compiler makes one loop of it,
-    and it is faster than a batch of LAPACK calls also where none does. A pivot below rounding is lifted to it; where
-    LAPACK finds one, the result is that of the diagonal alone.
-    """
-    d = right.shape[1]
-    if d > _UNROLLED and not is_traced():
-        lower, info = torch.linalg.cholesky_ex(matrix)
-        diagonal = matrix.diagonal(dim1=1, dim2=2)
-        lower = torch.where((info == 0)[:, None, None], lower, torch.diag_embed(diagonal.sqrt()))
-        solution = torch.cholesky_solve(right[:, :, None], lower)
-        root = torch.linalg.solve_triangular(lower, solution, upper=False)
-        return solution.squeeze(2), root.square().sum((1, 2))
-    entries = matrix.permute(1, 2, 0).contiguous()
-    least = torch.finfo(matrix.dtype).eps
-    factor: list[list[Tensor]] = [[] for _ in range(d)]
-    for i in range(d):
-        for j in range(i):
-            entry = entries[i, j]
-            for k in range(j):
-                entry = entry - factor[i][k] * factor[j][k]
-            factor[i].append(entry / factor[j][j])
-        pivot = entries[i, i]
-        for k in range(i):
-            pivot = pivot - factor[i][k].square()
-        factor[i].append(pivot.clamp(min=least).sqrt())
-    y = _backward(factor, _forward(factor, list(right.unbind(1))))
-    half = _forward(factor, y)
-    return torch.stack(y, dim=1), torch.stack(half, dim=1).square().sum(1)
-
-
-def _forward(factor: list[list[Tensor]], right: list[Tensor]) -> list[Tensor]:
-    """L⁻¹ b for lists of (b,)."""
-    solved: list[Tensor] = []
-    for i, row in enumerate(factor):
-        value = right[i]
-        for k in range(i):
-            value = value - row[k] * solved[k]
-        solved.append(value / row[i])
-    return solved
-
-
-def _backward(factor: list[list[Tensor]], right: list[Tensor]) -> list[Tensor]:
-    """L⁻ᵀ b for lists of (b,)."""
-    solved = list(right)
-    for i in reversed(range(len(right))):
-        for k in range(i + 1, len(right)):
-            solved[i] = solved[i] - factor[k][i] * solved[k]
-        solved[i] = solved[i] / factor[i][i]
-    return solved
+    falls = -(step * (state.gradient + 0.5 * (state.matrix * step[:, None, :]).sum(2))).sum(1)
+    ill = _ill_conditioned(state)
+    if len(ill):
+        # A long step of little effect is lost in the rounding of JᵀJ, but not in that of R.
+        factor, step = state.factor[ill], step[ill]
+        change = (factor[:, :, :-1] * step[:, None, :]).sum(2)
+        falls = falls.index_copy(0, ill, -(change * (factor[:, :, -1] + 0.5 * change)).sum(1))
+    return falls
 
 
 def _evaluation(found: tuple[Tensor, ...]) -> Evaluation:
-    loss, gradient, matrix, evaluations, gradients = found
-    return Evaluation(loss, (gradient, matrix), evaluations, gradients)
+    loss, gradient, matrix, factor, evaluations, gradients = found
+    return Evaluation(loss, (gradient, matrix, factor), evaluations, gradients)
 
 
 class Lm(RowMethod):
@@ -345,7 +292,7 @@ class Lm(RowMethod):
         return f"its matrices are written out entry by entry, for {MOST_COMPILED} unknowns at most, and x has {d}"
 
     def row_bytes(self, d: int, dtype: torch.dtype) -> int:
-        return (8 * d * (d + 4) if self._is_dense(d) else 16 * d) * dtype.itemsize
+        return (10 * d * (d + 4) if self._is_dense(d) else 16 * d) * dtype.itemsize
 
     def prepare(self, problem: Problem, limit: Tensor) -> None:
         if self._is_dense(problem.d):
