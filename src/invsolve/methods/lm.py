@@ -11,13 +11,14 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.data.solution import Status
-from invsolve.engine import RUNNING, Evaluation, RowState, is_traced, worth
+from invsolve.engine import RUNNING, Evaluation, RowState, worth
 from invsolve.jacobian import find_out, jacobian_cost
 from invsolve.least_squares import LossName, RobustLoss, fused_normal_equations, normal_equations, nowhere
 from invsolve.methods.base import RowMethod
 from invsolve.methods.newton_cg import NewtonCgStepper
 from invsolve.options import Options as BaseOptions
 from invsolve.problem import Batch, Problem
+from invsolve.tracing import is_traced
 
 _LEAST_DAMPING = 1e-15  # relative to a matrix of unit diagonal
 _NEWTON_STEPS = 3
