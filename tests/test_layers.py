@@ -31,7 +31,7 @@ FLOORS = [
     {"problem"},
     {"coordinates", "penalty", "shapes"},
     {"models", "data"},
-    {"options", "config", "settings", "ranges"},
+    {"options", "config", "settings", "ranges", "tracing"},
     {"errors", "__init__"},
     {"_version"},
 ]

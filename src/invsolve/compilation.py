@@ -25,10 +25,10 @@ from invsolve.engine import (
     RowStepper,
     Slots,
     advance_slots,
-    traced,
 )
 from invsolve.errors import InvsolveError, ModelError, first_line
 from invsolve.problem import Batch, Problem
+from invsolve.tracing import traced
 
 S = TypeVar("S", bound=RowState)
 Function = Callable[..., Sequence[Tensor]]

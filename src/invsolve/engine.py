@@ -7,11 +7,9 @@ no row waits for another's. Finished rows leave the batch at once and waiting on
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from invsolve.data.solution import Status
 from invsolve.problem import Batch, Problem
+from invsolve.tracing import is_traced
 
 RUNNING = -1
 """Outcome of a row that goes on; the others are those of `Status`."""
@@ -70,7 +69,7 @@ def choose(condition: Tensor, this: Tensor, other: Tensor) -> Tensor:
 
     Of a single row, which may be very long, nothing is copied: the result is the one or the other tensor.
     """
-    if len(condition) == 1 and this.shape == other.shape and not _traced.get():
+    if len(condition) == 1 and this.shape == other.shape and not is_traced():
         return this if bool(condition) else other
     return torch.where(condition.reshape(-1, *(1,) * (this.ndim - 1)), this, other)
 
@@ -83,25 +82,7 @@ def worth(mask: Tensor) -> bool:
 
     Always, where to ask would wait for a GPU, or would become a part of a compiled kernel.
     """
-    return mask.device.type != "cpu" or _traced.get() or bool(mask.any())
-
-
-_traced: ContextVar[bool] = ContextVar("traced", default=False)
-
-
-def is_traced() -> bool:
-    """Whether what runs is being recorded."""
-    return _traced.get()
-
-
-@contextlib.contextmanager
-def traced() -> Iterator[None]:
-    """What runs within is recorded, to be compiled: it must not branch on values."""
-    token = _traced.set(True)
-    try:
-        yield
-    finally:
-        _traced.reset(token)
+    return mask.device.type != "cpu" or is_traced() or bool(mask.any())
 
 
 class Evaluation(NamedTuple):

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.data.solution import Status
-from invsolve.engine import RUNNING, Evaluation, RowState, is_traced, worth
+from invsolve.engine import RUNNING, Evaluation, RowState, worth
 from invsolve.jacobian import find_out, jacobian_cost
 from invsolve.least_squares import LossName, RobustLoss, fused_normal_equations, normal_equations, nowhere
 from invsolve.methods.base import RowMethod
@@ -19,6 +19,7 @@ from invsolve.methods.newton_cg import NewtonCgStepper
 from invsolve.methods.trust_region import by_factor, by_normal_equations
 from invsolve.options import Options as BaseOptions
 from invsolve.problem import Batch, Problem
+from invsolve.tracing import is_traced
 
 _TAKEN = 1e-4  # of the predicted decrease that a step must bring (Moré 1978)
 MOST_DENSE = 128  # unknowns, above which Jacobians cost more than conjugate gradients
