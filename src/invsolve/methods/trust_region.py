@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from invsolve.engine import is_traced
+from invsolve.tracing import is_traced
 
 _Damped = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From λ (b,): q = −(A + λ)⁻¹ h (b, d), and qᵀ(A + λ)⁻¹ q (b,), by which its length falls with λ."""
