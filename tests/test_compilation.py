@@ -73,6 +73,12 @@ def test_a_row_that_fails_harms_no_other() -> None:
     np.testing.assert_allclose(solution.x[[0, 2], 0], [1, 0.5], rtol=1e-9)
 
 
+def test_a_single_example_can_be_compiled() -> None:
+    solution = invsolve.solve(Dataset(targets=np.ones((1, 1)), x0=np.zeros(1)), lambda x, identifiers: x, compile="on")
+    assert solution.attributes["compiled"]
+    np.testing.assert_allclose(solution.x, 1)
+
+
 def branching(x: Tensor, identifiers: None) -> Tensor:
     return 2 * x if bool((x > 0).any()) else x
 

@@ -136,8 +136,8 @@ class Tuning:
         row = problem.targets.shape[1] * problem.dtype.itemsize
         if problem.device.type != "cpu":
             return 16 * USUAL
-        best = min(_CACHED / row, problem.n / _REFILLS, 4 * USUAL)
-        return max(1 << round(math.log2(best)), SMALLEST)
+        best = max(SMALLEST, min(_CACHED / row, problem.n / _REFILLS, 4 * USUAL))
+        return 1 << round(math.log2(best))
 
 
 def _seconds(call: Callable[[], Any], device: torch.device) -> float:
