@@ -109,6 +109,40 @@ def test_a_model_that_fails_with_a_gradient_alone_or_leaves_is_told(model: Any, 
         invsolve.solve(Dataset(targets=np.zeros((3, 2)), x0=np.ones(2)), model)
 
 
+def test_neighbours_of_a_row_that_raises_keep_their_starting_loss() -> None:
+    """The first scoring is also a probe, which says nothing of a row that bisection has left alone."""
+
+    def fails(x: Tensor, identifiers: Tensor) -> Tensor:
+        if bool((identifiers == 5).any()):
+            raise ValueError("five")
+        return x
+
+    data = Dataset(targets=np.zeros((8, 1)), identifiers=np.arange(8.0)[:, None], x0=np.ones(1))
+    solution = invsolve.solve(data, fails)
+    assert np.isinf(solution.loss_initial).tolist() == [i == 5 for i in range(8)]
+
+
+def test_selected_rows_are_a_problem_of_their_own() -> None:
+    targets = np.arange(6.0).reshape(3, 2)
+    p = make(Dataset(targets=targets, sigma=targets + 1, identifiers=targets, x0=np.ones(2)), square)
+    part = p.slice(1, 3).select(torch.tensor([1, 0, 1]))
+    assert part.n == 3
+    assert part.examples.tolist() == [2, 1, 2]
+    assert [part.example(i) for i in range(3)] == [2, 1, 2]
+    loss, _ = part.evaluate_user(ROWS, part.x0)
+    assert torch.equal(loss, p.evaluate_user(ROWS, p.x0)[0][[2, 1, 2]])
+    assert part.evaluations.tolist() == [1, 1, 1]
+    assert p.evaluations.tolist() == [1, 1, 1]  # of the second scoring alone
+    assert torch.equal(part.slice(1, 3).examples, torch.tensor([1, 2]))
+    assert part.slice(1, 3).select(torch.tensor([1])).examples.tolist() == [2]
+
+
+def test_the_loss_of_nothing_is_that_of_y_equal_to_zero() -> None:
+    targets = np.array([[1.0, np.nan], [3.0, 4.0], [np.nan, np.nan]])
+    p = make(Dataset(targets=targets, sigma=np.full(3, 0.5), x0=np.ones(2)), square)
+    assert p.loss_of_nothing().tolist() == [2.0, 50.0, 0.0]
+
+
 def test_a_loss_stays_what_it_is_where_only_the_gradient_fails() -> None:
     data = Dataset(targets=np.array([[1.0], [1.0]]), x0=np.array([[0.0], [4.0]]))
     solution = invsolve.solve(data, lambda x, identifiers: torch.sqrt(x**2))

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from invsolve.models.parameters import Parameter
 
+FEW_UNNAMED = 9
+"""Unknowns without names, up to which each has a unit of its own: curves have no more. More are a field, whose values
+share a unit however small some of them are."""
+
 
 class Coordinates:
     """x = s·z, or x = exp(s·z) for parameters on a log scale, with s the parameter's typical change.

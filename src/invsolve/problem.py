@@ -106,6 +106,8 @@ class Problem:
         self.penalty = Penalty(self.parameters, device, dtype) if prior else None
         self.model, self.x_shape, self.device, self.dtype = model, x_shape, device, dtype
         self.start, self.n, self.d = rows.start, n, d
+        # The number of each row, where they are not in a row.
+        self._examples = None if rows.numbers is None else torch.from_numpy(rows.numbers)
         self.has_sigma = rows.sigma is not None
         self.y_shape = rows.targets.shape[1:]
         self._strict_dtype = True
@@ -159,7 +161,7 @@ class Problem:
                 what = "x0" if rows.x0 is not None else f"the initial guess of model '{self.model.name}'"
                 limits = "bounds" if self.penalty is None else "bounds and prior"
                 raise DataError(
-                    f"{what} of example {self.start + i} has {p.name} = {start[i, j]:g}, outside the {limits} "
+                    f"{what} of example {self.example(i)} has {p.name} = {start[i, j]:g}, outside the {limits} "
                     f"[{p.lower:g}, {p.upper:g}]; move it inside"
                 )
         return start
@@ -197,6 +199,28 @@ class Problem:
             setattr(part, name, None if tensor is None else tensor[start:stop])
         part.identifiers = _apply(self.identifiers, lambda t: t[start:stop])
         part.start, part.n = self.start + start, stop - start
+        part._examples = None if self._examples is None else self._examples[start:stop]
+        return part
+
+    def example(self, row: int) -> int:
+        """The number, in the data, of the example in a row."""
+        return self.start + row if self._examples is None else int(self._examples[row])
+
+    @property
+    def examples(self) -> Tensor:
+        """The numbers (n,) of all rows' examples, on the CPU."""
+        return torch.arange(self.start, self.start + self.n) if self._examples is None else self._examples
+
+    def select(self, rows: Tensor) -> Problem:
+        """The rows (b,), which may be repeated, as a problem of their own, whose counts begin at zero."""
+        part = object.__new__(Problem)
+        part.__dict__.update(self.__dict__)
+        for name in ("targets", "observed", "blank", "weight", "_exact_x0", "x0"):
+            tensor = getattr(self, name)
+            setattr(part, name, None if tensor is None else tensor[rows.to(tensor.device)])
+        part.identifiers = _apply(self.identifiers, lambda t: t[rows])
+        part.n, part._examples = len(rows), self.examples[rows.cpu()]
+        part.evaluations, part.gradients = torch.zeros_like(rows), torch.zeros_like(rows)
         return part
 
     def in_float64(self, rows: Rows) -> Problem:
@@ -310,7 +334,7 @@ class Problem:
                 self._refuse(batch.rows, error)
             half = len(batch.rows) // 2
             if not half:
-                where = self.start + int(batch.rows[0])
+                where = self.example(int(batch.rows[0]))
                 self.conduct.first_error = self.conduct.first_error or (where, first_line(error))
                 return failed
             first, second = (
@@ -337,14 +361,22 @@ class Problem:
         with torch.enable_grad():
             probed = x.detach().requires_grad_()
             y = self.predict(batch, probed)
-        loss = self._data_loss(batch, self._weighted(batch, y.detach()))
         self._check_rows_apart(batch.rows, y, probed)
-        return loss, torch.zeros_like(x)
+        return self.loss_at(batch, y.detach()), torch.zeros_like(x)
+
+    def loss_at(self, batch: Batch, y: Tensor) -> Tensor:
+        """Loss (b,) of the data where F gave y (b, *y_shape)."""
+        return self._data_loss(batch, self._weighted(batch, y))
 
     @staticmethod
     def _data_loss(batch: Batch, residual: Tensor, loss_of: LossOf | None = None) -> Tensor:
         loss = 0.5 * residual.square().sum(1) if loss_of is None else loss_of(residual)
         return loss if batch.blank is None else loss.masked_fill(batch.blank, torch.inf)
+
+    def loss_of_nothing(self) -> Tensor:
+        """Loss (n,) of y = 0: how large losses are, whatever F gives."""
+        seen = self.targets if self.observed is None else self.targets.masked_fill(~self.observed, 0.0)
+        return 0.5 * (seen if self.weight is None else seen * self.weight).square().sum(1)
 
     def residual(self, batch: Batch, x: Tensor) -> Tensor:
         """(F − y*) / σ (b, m) at the user's x (b, d), zero where nothing was observed; differentiable, not counted."""
@@ -378,7 +410,7 @@ class Problem:
             raise ModelError(f"model '{name}' returned {type(y).__name__} for x {given}; it must return a torch.Tensor")
         if tuple(y.shape) != (len(x), *self.y_shape):
             raise ModelError(
-                f"model '{name}' returned shape {tuple(y.shape)} for x {given} at example {self.start}; "
+                f"model '{name}' returned shape {tuple(y.shape)} for x {given} at example {self.example(0)}; "
                 f"the targets need {(len(x), *self.y_shape)}"
             )
         if self._strict_dtype and y.dtype != self.dtype:
@@ -397,8 +429,10 @@ class Problem:
         """See that the y of one part of the rows depends on no x of the other part, nor the other way round.
 
         Where it does not, that gradient is exactly zero. A part in a thousand passes: adaptive steps that all rows
-        share bring less.
+        share bring less. One row, which bisection may leave where others raise, tells nothing.
         """
+        if len(rows) < 2:
+            return
         # Weights without a symmetry, in which the parts of a normalization could cancel.
         weight = torch.cos(torch.arange(y[0].numel(), device=y.device, dtype=y.dtype)).reshape(y[0].shape)
         height = (y * weight).flatten(1).sum(1)
@@ -412,7 +446,7 @@ class Problem:
             size = gradient.abs().amax(1)
             other = torch.where(part, 0.0, size)
             if bool(other.max() > 1e-3 * size[part].max()):
-                j = self.start + int(rows[other.argmax()])
+                j = self.example(int(rows[other.argmax()]))
                 raise ModelError(
                     f"model '{self.model.name}' mixes rows: x of example {j} changes y of others; row i of y must come "
                     f"from row i alone (look for a sum or mean over axis 0, or a solver with steps that all rows share)"
@@ -448,7 +482,7 @@ class Problem:
         elif self.identifiers is not None:
             shapes = tuple(self.identifiers.shape[1:])
         raise ModelError(
-            f"model '{self.model.name}' raises {first_line(error)} (at example {self.start + int(rows[0])}; each "
+            f"model '{self.model.name}' raises {first_line(error)} (at example {self.example(int(rows[0]))}; each "
             f"example's x {self.x_shape}, identifiers {shapes}, target {tuple(self.y_shape)})"
         ) from error
 

@@ -35,6 +35,7 @@ class Rows:
     identifiers: np.ndarray | dict[str, np.ndarray] | None  # (b, *γ_shape)
     x0: np.ndarray | None  # (b, *x_shape) or (*x_shape)
     sigma: np.ndarray | None  # broadcastable to targets
+    numbers: np.ndarray | None = None  # (b,) of the examples, where they are not start, start + 1, …
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -115,7 +116,15 @@ class Dataset:
 
     def rows(self, start: int, stop: int, x_shape: tuple[int, ...] | None = None) -> Rows:
         """Load examples start ≤ i < stop; `x_shape`, where it is known, tells a guess for each from one for all."""
-        span = slice(start, stop)
+        return self._load(slice(start, stop), start, None, x_shape)
+
+    def picked(self, numbers: np.ndarray, x_shape: tuple[int, ...]) -> Rows:
+        """Load the examples of these numbers (b,), which ascend."""
+        return self._load(numbers, 0, numbers, x_shape)
+
+    def _load(
+        self, span: slice | np.ndarray, start: int, numbers: np.ndarray | None, x_shape: tuple[int, ...] | None
+    ) -> Rows:
         identifiers: Any = self.identifiers
         if isinstance(identifiers, Mapping):
             identifiers = {k: np.asarray(v[span]) for k, v in identifiers.items()}
@@ -125,7 +134,7 @@ class Dataset:
         if x0 is not None:
             per_row = self.x0_per_row if x_shape is None else tuple(x0.shape) == (len(self), *x_shape)
             x0 = np.asarray(x0[span] if per_row else x0[...])
-        return Rows(start, np.asarray(self.targets[span]), identifiers, x0, self._sigma_rows(span))
+        return Rows(start, np.asarray(self.targets[span]), identifiers, x0, self._sigma_rows(span), numbers)
 
     @property
     def x0_per_row(self) -> bool:
@@ -206,7 +215,7 @@ class Dataset:
                     f"as {per_row} or (1, {n})"
                 )
 
-    def _sigma_rows(self, span: slice) -> np.ndarray | None:
+    def _sigma_rows(self, span: slice | np.ndarray) -> np.ndarray | None:
         if self.sigma is None:
             return None
         n, ndim = len(self), len(self.targets.shape)

@@ -12,13 +12,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from invsolve.coordinates import projected
+from invsolve.coordinates import FEW_UNNAMED, projected
 from invsolve.data.solution import Status
 from invsolve.engine import RUNNING, RowState, choose, worth
 from invsolve.methods.base import FirstOrder, RowOptions, loss_unit
 from invsolve.methods.line_search import LineSearch, Verdict, begin_search, continue_search
 
-_FEW = 9  # unknowns without names, up to which each has a unit of its own: curves have no more, fields have
 _ROUNDING = 8  # units of rounding that a sum of squares is trusted to
 _VANISHED = 100  # units of rounding, of the first residuals, below which those of a row count as none
 
@@ -71,8 +70,7 @@ class QuasiNewtonStepper(FirstOrder, ABC, Generic[S]):
     def __init__(self, options: QuasiNewtonOptions, lower: Tensor, upper: Tensor, *, named: bool = True) -> None:
         self.options, self.lower, self.upper, self.named = options, lower, upper, named
         self.bounded = bool(torch.isfinite(lower).any() or torch.isfinite(upper).any())
-        # Many unknowns without names are a field, whose values share a unit however small some of them are.
-        self.uniform = lower.shape[-1] > _FEW
+        self.uniform = lower.shape[-1] > FEW_UNNAMED
 
     @abstractmethod
     def start(self, z: Tensor) -> S:
