@@ -185,6 +185,25 @@ class Control:
         self._display(told)
         self._told = self._clock()
 
+    def seen_as(self, change: Callable[[Progress], Progress]) -> Control:
+        """This control for a part of a solve, what it reports of which is changed before it is shown."""
+        return _Part(self, change)
+
+
+class _Part(Control):
+    """The control of a part: the whole one decides."""
+
+    def __init__(self, whole: Control, change: Callable[[Progress], Progress]) -> None:
+        super().__init__()
+        self._whole, self._change = whole, change
+
+    @property
+    def stopped(self) -> bool:
+        return self._whole.stopped
+
+    def report(self, progress: Callable[[], Progress]) -> None:
+        self._whole.report(lambda: self._change(progress()))
+
 
 @dataclass
 class RowResults:
@@ -194,19 +213,37 @@ class RowResults:
     status: Tensor  # (n,) int8
     iterations: Tensor  # (n,) int64
     best: Tensor  # (n,) the solver's own losses, for comparing stages of one solve
+    found_by: Tensor | None = None  # (n,) int8, see FoundBy: which stage found it, where there are several
+    starts: Tensor | None = None  # (n,) int64 points started from, where there may be several
+    minima: Tensor | None = None  # (n,) int64 distinct minima found from them
+    first: Tensor | None = None  # (n,) loss at the start, where a search is to hold its own against it
+    candidates: Tensor | None = None  # (n, c, d) further points that a local solve may start from
 
     def to_columns(self) -> dict[str, np.ndarray]:
-        """The results as arrays, to be kept in a file."""
-        return {f.name: getattr(self, f.name).cpu().numpy() for f in fields(self)}
+        """The results as arrays, to be kept in a file; those that there are."""
+        return {name: tensor.cpu().numpy() for name, tensor in self.present().items()}
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, np.ndarray], device: torch.device) -> RowResults:
-        """What `to_columns` gave, on a device."""
-        return cls(**{f.name: torch.from_numpy(columns[f.name]).to(device) for f in fields(cls)})
+        """What `to_columns` gave, on a device; other columns are left."""
+        known = (f.name for f in fields(cls) if f.name in columns)
+        return cls(**{name: torch.from_numpy(columns[name]).to(device) for name in known})
 
     def slice(self, start: int, stop: int) -> RowResults:
         """Rows start ≤ i < stop."""
-        return RowResults(*(getattr(self, f.name)[start:stop] for f in fields(self)))
+        return RowResults(**{name: tensor[start:stop] for name, tensor in self.present().items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[RowResults]) -> RowResults:
+        """The rows of all parts, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        present = parts[0].present()
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in present})
+
+    def present(self) -> dict[str, Tensor]:
+        """The tensors that there are, by name."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
     @classmethod
     def unstarted(cls, z: Tensor, loss: Tensor | None = None) -> RowResults:

@@ -45,6 +45,7 @@ class Examples:
         self._whole = self._load([(0, self.n)]) if self.n <= self._most else None
         first = self._whole or self._load([(0, 1)])
         self.d, self.device, self.coordinates = first.problem.d, first.problem.device, first.problem.coordinates
+        self.parameters = first.problem.parameters
         self.x0 = first.problem.x0.new_empty(self.n, self.d)
         self.evaluations = torch.zeros(self.n, dtype=torch.int64, device=self.device)
         self.gradients = torch.zeros_like(self.evaluations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from invsolve.analysis.evaluate import Score, evaluate
 from invsolve.analysis.uncertainty import Uncertainty, reduced_chi2, uncertainty
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.data.run_folder import Columns
-from invsolve.data.solution import Status
+from invsolve.data.solution import CODES, Status
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples
 from invsolve.jacobian import jacobian_cost
-from invsolve.methods.base import Budget, Method, RowMethod
+from invsolve.methods.base import Budget, Method
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem
 from invsolve.settings import Settings
@@ -72,8 +72,7 @@ class RangeSolver:
         self.method, self.refiner = method, refiner
         self.device, self.dtype, self.settings = device, dtype, settings
         self.conduct = Conduct()  # of the model, over all ranges
-        self.row_method = method if isinstance(method, RowMethod) else None
-        self.tuning = Tuning(settings, self.row_method, len(dataset), workers)
+        self.tuning = Tuning(settings, method.row_method, len(dataset) * method.rows_each, workers)
         self._begun: Begun | None = None
         self._fitted: Fitted | None = None
 
@@ -123,7 +122,7 @@ class RangeSolver:
         results = self.method.solve(
             problem, problem.coordinates.to_solver(problem.x0), self.budget(self.method), control
         )
-        if self.refiner is not None and not control.stopped:
+        if self.refiner is not None and not isinstance(self.method, JointMethod) and not control.stopped:
             results = _refine(self.refiner, problem, results, self.budget(self.refiner), control)
         x = exact.coordinates.to_user(results.z.double())
         score = evaluate(exact, x, self.tuning.batch_size)
@@ -141,6 +140,7 @@ class RangeSolver:
             "x_initial": self._shaped(exact.x0),
             "example": self._names(start, stop),
             **more,
+            **{name: results.to_columns()[name] for name in self.method.columns},
         }
 
     def _extras(self, problem: Problem, x: torch.Tensor, score: Score) -> Columns:
@@ -186,6 +186,7 @@ class RangeSolver:
             "grad_norm": unknown,
             "x_initial": self._shaped(problem.x0),
             "example": self._names(start, stop),
+            **{name: zeros.astype(np.int8 if name in CODES else np.int64) for name in self.method.columns},
             **self._extra_columns(
                 torch.full_like(problem.targets[:, 0], torch.nan),
                 torch.full_like(problem.targets[:, 0], torch.nan) if problem.has_sigma else None,
@@ -204,8 +205,8 @@ class RangeSolver:
         """What the settings leave to a method."""
         most = self.settings.max_evaluations
         left = None if most is None else most - self.kept_back
-        kernels = self.tuning.kernels if method is self.row_method else None
-        return Budget(left, self.tuning.batch_size, kernels=kernels, refined=self.refiner is not None)
+        kernels = self.tuning.kernels if method is self.method else None
+        return Budget(left, self.tuning.batch_size, kernels=kernels, refiner=self.refiner)
 
     @property
     def kept_back(self) -> int:
@@ -219,7 +220,8 @@ def _refine(refiner: Method, problem: Problem, found: RowResults, budget: Budget
     refined = refiner.solve(problem, found.z, budget, control)
     ran = refined.status != int(Status.NOT_RUN)
     better = refined.best <= found.best
-    return RowResults(
+    return replace(
+        found,
         z=torch.where(better[:, None], refined.z, found.z),
         status=torch.where(ran, refined.status, found.status),
         iterations=found.iterations + refined.iterations,

@@ -108,8 +108,10 @@ class Run:
             workers=self.threads if device.type == "cpu" else 1,
         )  # fmt: skip
         self._check_extras()
-        if settings.compile == "on" and isinstance(method, JointMethod):
-            raise OptionError(f"compile: method '{method.name}' cannot be compiled, only row methods can; leave it out")
+        if settings.compile == "on" and method.row_method is None:
+            raise OptionError(
+                f"compile: method '{method.name}' cannot be compiled, only row methods and multistart can; leave it out"
+            )
 
     @property
     def conduct(self) -> Conduct:
@@ -184,7 +186,8 @@ class Run:
         while (not control.stopped or is_joint) and (given := ranges.take()) is not None:
             began, rows = time.monotonic(), given[1] - given[0]
             scoring = self.solver.begin(*given).seconds
-            if workers > 1 and _ROUNDS * scoring / rows * (ranges.left + rows) > WORTH_FORKING:
+            rounds = _ROUNDS * self.solver.method.rows_each
+            if workers > 1 and rounds * scoring / rows * (ranges.left + rows) > WORTH_FORKING:
                 ranges.give_back(given)
             else:
                 control.begin_range(given[0], n)

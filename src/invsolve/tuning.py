@@ -125,7 +125,8 @@ class Tuning:
         self.compile_seconds = kernels.seconds
         if not demanded:
             plain = self._round(problem, self.batch_size, Kernels())
-            quick, slow = (_seconds(f, problem.device) / w for f, w in ((compiled, width), (plain, self.batch_size)))
+            rows = min(self.batch_size, problem.n)
+            quick, slow = (_seconds(f, problem.device) / w for f, w in ((compiled, width), (plain, rows)))
             if quick > slow:
                 self.notes.append("not compiled: the compiled rounds were no faster")
                 return

@@ -125,6 +125,23 @@ def test_solutions_open_in_xarray(tmp_path: Path, named: bool) -> None:
         assert list(found["status"].attrs["flag_values"]) == [0, 1, 2, 3, 4]
 
 
+def test_what_a_method_of_several_stages_tells_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    solution = invsolve.solve(
+        invsolve.generate("wave-packet", 5, seed=1), method="multistart", options={"starts": 9}, out=path
+    )
+    back = invsolve.read_solution(path)
+    for name in ("found_by", "starts", "minima"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(solution, name))
+    with xarray.open_dataset(path, engine="h5netcdf") as found:
+        assert found["found_by"].dims == ("example",)
+        assert found["found_by"].dtype == np.int8
+        assert found["found_by"].attrs["flag_meanings"] == "start local proposal network multistart"
+        assert list(found["found_by"].attrs["flag_values"]) == [0, 1, 2, 3, 4]
+        assert found["starts"].dtype == found["minima"].dtype == np.int64
+    assert invsolve.solve(invsolve.generate("wave-packet", 5, seed=1)).found_by is None
+
+
 def test_arrays_stay_in_the_file_until_asked_for(wave_packets: Path) -> None:
     data = invsolve.read_dataset(wave_packets)
     assert not isinstance(data.targets, np.ndarray)

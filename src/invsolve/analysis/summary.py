@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from invsolve.data.solution import Identifiability, Solution
+from invsolve.data.solution import FoundBy, Identifiability, Solution
 
 
 def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None) -> dict[str, Any]:
@@ -32,6 +32,12 @@ def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None)
         summary["reduced_chi2"] = quantiles(known) if len(known) else None
     if solution.std_error is not None:
         summary["uncertainty"] = _uncertainty(solution)
+    if solution.found_by is not None:
+        summary["found_by"] = {kind.name.lower(): int((solution.found_by == kind).sum()) for kind in FoundBy}
+    for name in ("starts", "minima"):
+        counts = getattr(solution, name)
+        if counts is not None:
+            summary[name] = totals(counts)
     if loss_true is not None:
         summary["solved"] = float(is_solved(solution, loss_true).mean())
     return summary

@@ -152,7 +152,7 @@ def _budget(s: MethodUnderCheck) -> Finding:
 def _alone(s: MethodUnderCheck) -> Finding:
     name = "alone = in a batch"
     if not issubclass(method_class(s.name), RowMethod):
-        return Finding(name, Verdict.SKIPPED, "the method learns from all examples together")
+        return Finding(name, Verdict.SKIPPED, "the method learns from all examples, or goes by their numbers")
     data = generate("billiards", 9, seed=2)
     together = s.solve(data, None)
     for i in range(9):

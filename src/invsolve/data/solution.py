@@ -50,6 +50,16 @@ class Identifiability(Code):
     AT_BOUND = 3, "it lies on a bound, where the covariance says little"
 
 
+class FoundBy(Code):
+    """Which stage of a method with several found the solution of an example."""
+
+    START = 0, "nothing better than its start was found"
+    LOCAL = 1, "the local method, from the example's own start"
+    PROPOSAL = 2, "the local method, from the best of the points that were simulated for it"
+    NETWORK = 3, "the local method, from what the network gave"
+    MULTISTART = 4, "the local method, from one of further starts"
+
+
 @dataclass
 class Solution:
     """Columns of a solution file (contract, section 3), all NumPy arrays with n rows, and how they came to be."""
@@ -70,6 +80,9 @@ class Solution:
     std_error: np.ndarray | None = None  # (n, *x_shape) square roots of its diagonal
     condition_number: np.ndarray | None = None  # (n,) of the Jacobian, per typical change of each parameter
     identifiability: np.ndarray | None = None  # (n, *x_shape) int8, see Identifiability
+    found_by: np.ndarray | None = None  # (n,) int8, see FoundBy, of methods with several stages
+    starts: np.ndarray | None = None  # (n,) int64 points that an example was solved from, where there may be several
+    minima: np.ndarray | None = None  # (n,) int64 distinct minima found from them
     attributes: dict[str, Any] = field(default_factory=dict)
     parameters: list[dict[str, str]] = field(default_factory=list)  # name and unit of each component of x
 
@@ -91,7 +104,12 @@ class Solution:
         return self.loss if self.loss_prior is None else self.loss + self.loss_prior
 
 
-OPTIONAL = ("loss_prior", "reduced_chi2", "covariance", "std_error", "condition_number", "identifiability")
+OPTIONAL = (
+    "loss_prior", "reduced_chi2", "covariance", "std_error", "condition_number", "identifiability", "found_by",
+    "starts", "minima",
+)  # fmt: skip
 """Columns that only some solutions have."""
 COLUMNS = tuple(f.name for f in fields(Solution) if f.name not in (*OPTIONAL, "attributes", "parameters"))
 """Columns that every solution has."""
+CODES: dict[str, type[Code]] = {"status": Status, "identifiability": Identifiability, "found_by": FoundBy}
+"""Columns of codes, which say what their numbers mean."""

@@ -28,7 +28,7 @@ from invsolve.data.hdf5 import (
     stored_array,
     text_attribute,
 )
-from invsolve.data.solution import COLUMNS, OPTIONAL, Code, Identifiability, Solution, Status
+from invsolve.data.solution import CODES, COLUMNS, OPTIONAL, Code, Solution
 from invsolve.errors import DataError
 
 DATASET, SOLUTION = "invsolve-dataset", "invsolve-solution"
@@ -158,9 +158,9 @@ def write_solution_blocks(
                 if name not in file:
                     _create_column(file, name, n, block[name], parameters)
                 file[name][start : start + len(block[name])] = block[name]
-        _describe_flags(file["status"], Status)
-        if "identifiability" in file:
-            _describe_flags(file["identifiability"], Identifiability)
+        for name, flags in CODES.items():
+            if name in file:
+                _describe_flags(file[name], flags)
         file.attrs["format"], file.attrs["format_version"] = SOLUTION, FORMAT_VERSION
         for key, value in attributes.items():
             file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value

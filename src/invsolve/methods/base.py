@@ -27,10 +27,13 @@ class Budget:
     max_evaluations: int | None = None  # per example, those counted by the problem already included
     slots: int = 1024  # examples in one batched call, at most
     kernels: Kernels | None = None  # of a row method's rounds, where they are compiled
-    refined: bool = False  # whether a refinement follows, for which a joint method leaves evaluations
+    refiner: Method | None = None  # with what a joint method refines its solutions, for which it leaves evaluations
+    limits: Tensor | None = None  # (n,) of each row's own count, in place of `max_evaluations`
 
     def limit(self, problem: Problem) -> Tensor:
         """(n,) int64: where each row's count must end."""
+        if self.limits is not None:
+            return self.limits
         most = torch.iinfo(torch.int64).max if self.max_evaluations is None else self.max_evaluations
         return torch.full((problem.n,), most, dtype=torch.int64, device=problem.device)
 
@@ -41,6 +44,8 @@ class Method(ABC):
     name: ClassVar[str]
     refines_with: ClassVar[str] = "none"
     """The row method that polishes this method's solutions unless the user says otherwise."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """What it tells of each example beside what all methods do: see `RowResults`."""
 
     Options: type[BaseOptions] = BaseOptions
     options: Any
@@ -48,6 +53,16 @@ class Method(ABC):
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
         self.seed = seed
         self.options = parse_options(type(self).Options, options or {}, f"method '{self.name}'")
+
+    @property
+    def row_method(self) -> RowMethod | None:
+        """The row method that does its work, whose batch size is raced for and whose rounds may be compiled."""
+        return None
+
+    @property
+    def rows_each(self) -> int:
+        """Rows that an example is solved as at a time, about."""
+        return 1
 
     @property
     def minimizes_loss(self) -> bool:
@@ -106,6 +121,10 @@ class FirstOrder:
 
 class RowMethod(Method):
     """A method that is a state machine of its rows, run by the engine."""
+
+    @property
+    def row_method(self) -> RowMethod:
+        return self
 
     @abstractmethod
     def stepper(self, problem: Problem) -> RowStepper[Any]:
