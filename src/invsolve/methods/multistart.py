@@ -1,0 +1,90 @@
+"""Multi-start: a local method from many points for each example, until enough of them agree on the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from invsolve.data.solution import FoundBy
+from invsolve.engine import Control, RowResults
+from invsolve.methods.base import Budget, Method, RowMethod
+from invsolve.methods.bfgs import Bfgs
+from invsolve.methods.gd import Gd
+from invsolve.methods.lbfgs import Lbfgs
+from invsolve.methods.lm import Lm
+from invsolve.methods.search import Search, Starts
+from invsolve.options import Options as BaseOptions
+from invsolve.problem import Problem
+from invsolve.sampling import Sampler
+
+LOCAL: dict[str, type[RowMethod]] = {kind.name: kind for kind in (Bfgs, Lbfgs, Lm, Gd)}
+_FIRST = 8  # starts of an example before it is asked whether they agree
+_MEMORY = 2**25  # numbers that the starts of some examples may take together: of larger ones, fewer at a time
+
+
+class Multistart(Method):
+    """A local method on each example from many starts: by the priors or bounds of the parameters, or around x0."""
+
+    name = "multistart"
+    columns = ("starts", "minima", "found_by")
+
+    class Options(BaseOptions):
+        starts: int = Field(64, ge=1, le=2**12, description="starts of an example at most, its own x0 the first")
+        agree: int = Field(
+            8, ge=1, description="an example is done once so many of its starts, 8 at least, ended in its best minimum"
+        )
+        local: Literal["bfgs", "lbfgs", "lm", "gd"] = Field("bfgs", description="the method used from each start")
+        around: Literal["auto", "x0"] = Field(
+            "auto",
+            description="auto starts where priors, else bounds, say that x may be, else around x0; x0 always there",
+        )
+        spread: float = Field(1.0, gt=0, description="standard deviation of starts around x0, in typical changes")
+
+    options: Options
+
+    def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
+        super().__init__(options, seed=seed)
+        self.local = LOCAL[self.options.local]()
+
+    @property
+    def row_method(self) -> RowMethod:
+        return self.local
+
+    @property
+    def rows_each(self) -> int:
+        return min(_FIRST, self.options.starts)
+
+    def refusal(self, d: int, dtype: torch.dtype) -> str | None:
+        if self.local.refusal(d, dtype) is None:
+            return None
+        return f"method 'multistart' uses '{self.local.name}', which cannot take d = {d} unknowns; add -O local=lbfgs"
+
+    def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
+        together = max(1, _MEMORY // self._numbers_each(problem))
+        parts = []
+        for start in range(0, problem.n, together):
+            part = problem.slice(start, min(start + together, problem.n))
+            search = Search(self.local, part, self._starts(part, z0[start : start + part.n]), budget)
+            parts.append(search.run(search.part_of(control, self.name, problem, start)))
+        return RowResults.joined(parts)
+
+    def _starts(self, problem: Problem, z0: Tensor) -> Starts:
+        o = self.options
+        sampler = Sampler(problem, self.seed, around_start=o.around == "x0", width=o.spread)
+        points = sampler.spread(problem.examples, o.starts, z0)
+        points[:, 0] = z0
+        origins = torch.full(points.shape[:2], int(FoundBy.MULTISTART), dtype=torch.int8, device=z0.device)
+        origins[:, 0] = int(FoundBy.LOCAL)
+        return Starts(points, origins, o.agree, _FIRST)
+
+    def _numbers_each(self, problem: Problem) -> int:
+        """That the starts of an example take: where they are and end, and the data of those in a wave."""
+        known = problem.identifiers
+        given = [] if known is None else list(known.values()) if isinstance(known, dict) else [known]
+        data = sum(t[0].numel() for t in (problem.targets, problem.observed, problem.weight, *given) if t is not None)
+        together = min(self.options.starts, max(_FIRST, self.options.starts // 4))
+        return self.options.starts * (6 * problem.d + 1) + together * data

@@ -1,0 +1,59 @@
+"""Local solves from several starts: who goes on, and who is done."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import invsolve
+from invsolve.data.solution import FoundBy
+from invsolve.engine import Control
+from invsolve.methods.base import Budget
+from invsolve.methods.bfgs import Bfgs
+from invsolve.methods.search import Search, Starts
+from invsolve.problem import Problem
+from invsolve.registry import load_model
+
+
+def two_minima(x: Tensor, identifiers: object) -> Tensor:
+    """Of y* = (1, 0): a deep one near 1, a shallow one near −0.85."""
+    return torch.cat([x**2, 0.5 * (x - 1)], dim=1)
+
+
+def search(points: list[float], *, agree: int, rows: int = 1, peers: bool = False) -> Search:
+    data = invsolve.Dataset(targets=np.tile([1.0, 0.0], (rows, 1)) + 1e-3, x0=np.full((rows, 1), 0.5))
+    problem = Problem(load_model(two_minima), data.rows(0, rows), (1,), torch.device("cpu"), torch.float64)
+    z = torch.tensor(points, dtype=torch.float64).expand(rows, -1)[:, :, None]
+    origins = torch.full(z.shape[:2], int(FoundBy.MULTISTART), dtype=torch.int8)
+    origins[:, 0] = int(FoundBy.LOCAL)
+    return Search(Bfgs(), problem, Starts(z, origins, agree, agree, peers=peers), Budget())
+
+
+def test_agreement_ends_the_search() -> None:
+    found = search([0.6, 1.2, -0.8, 0.9], agree=2).run(Control())
+    assert found.starts is not None
+    assert found.starts.tolist() == [2]
+    assert found.found_by is not None
+    assert found.found_by.tolist() == [int(FoundBy.LOCAL)]
+
+
+def test_disagreement_goes_on_and_the_best_is_kept() -> None:
+    found = search([-0.86, 0.9, 1.1, -0.8, 1.0], agree=2).run(Control())
+    assert found.starts is not None
+    assert found.minima is not None
+    assert found.starts.tolist() == [4]
+    assert found.minima.tolist() == [2]
+    assert found.z.item() > 0.9
+    assert found.found_by is not None
+    assert found.found_by.tolist() == [int(FoundBy.MULTISTART)]
+
+
+def test_one_far_above_its_peers_needs_more_to_agree() -> None:
+    starts = [-0.86, -0.9, -0.84, -0.8, -0.88, -0.82, 0.9, 1.1]
+    for peers, expected in ((False, 2), (True, 8)):
+        whole = search(starts, agree=2, rows=5, peers=peers)
+        whole.ends.z[1:] = whole.ends.z[1:].abs()  # the others find the deep minimum at once
+        found = whole.run(Control())
+        assert found.starts is not None
+        assert found.starts.tolist() == [expected, 2, 2, 2, 2]
