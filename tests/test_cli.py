@@ -34,7 +34,7 @@ def test_help_answers_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("solve", "compare", "generate", "check", "models", "methods", "inspect"):
+    for name in ("solve", "compare", "generate", "check", "diagnose", "models", "methods", "inspect"):
         assert name in done.stdout
 
 
@@ -50,7 +50,7 @@ def test_solve_writes_beside_the_input_and_shows_the_losses(command: Command, wa
 def test_json_is_exactly_one_document(command: Command, wave_packets: Path) -> None:
     done = command("solve", wave_packets, "--method", "jpo", "-O", "steps=30", "--json", "--max-evaluations", "30")
     document = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert set(document) == SOLVE_KEYS
+    assert set(document) == SOLVE_KEYS | {"found_by", "starts", "minima"}
     assert document["schema"] == "invsolve-solve/1"
     assert document["evaluations"]["max"] <= 30
     assert sum(document["status"].values()) == document["n"] == 12
@@ -294,6 +294,24 @@ def test_compare_runs_methods_on_the_same_starts(command: Command, wave_packets:
     table = command("compare", wave_packets, "--methods", "bfgs,gd").stdout
     for words in ("method", "better", "gd", "solved"):
         assert words in table
+
+
+def test_multistart_tells_how_it_came_to_its_solutions(command: Command, wave_packets: Path) -> None:
+    folder = wave_packets.parent
+    done = command("solve", "wp.h5", "--method", "multistart", "-O", "starts=16", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert set(document) >= SOLVE_KEYS
+    assert sum(document["found_by"].values()) == 12
+    assert document["found_by"]["multistart"] > 0
+    assert document["starts"]["max"] == 16
+    assert 1 <= document["minima"]["mean"] <= document["starts"]["mean"]
+    table = command("inspect", "wp.multistart.h5", cwd=folder).stdout
+    assert f"{document['found_by']['multistart']} found by the local method, from one of further starts" in table
+    assert f"{document['starts']['mean']:.1f} starts per example, which led to" in table
+    document = json.loads(command("compare", "wp.h5", "--methods", "bfgs,multistart", "--json", cwd=folder).stdout)
+    assert document["methods"]["multistart"]["worse"] == 0
+    assert "found_by" not in document["methods"]["bfgs"]
 
 
 def test_compare_takes_finished_solutions_of_one_dataset(command: Command, wave_packets: Path) -> None:

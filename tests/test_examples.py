@@ -110,7 +110,7 @@ def test_a_window_holds_the_data_of_its_examples() -> None:
 
 @pytest.mark.usefixtures("small_windows")
 def test_training_through_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, options = stored(90), {"steps": 230, "minibatch": 4}  # 10 passes of 23 minibatches
+    data, options = stored(90), {"steps": 230, "minibatch": 4, "proposals": "none"}  # 10 passes of 23 minibatches
     solution = invsolve.solve(data, shifted, "jpo", options=options, refine="none", threads=1)
     assert set(solution.iterations) == {10}
     assert set(solution.evaluations) == {12}
@@ -151,7 +151,9 @@ def test_what_raises_in_a_window_is_told_by_its_example() -> None:
             raise ValueError("not this one")
         return shifted(x, identifiers)
 
-    job = invsolve.run.Run(data, raising, {}, invsolve.Settings("jpo", {"steps": 60}, refine="none", threads=1))
+    job = invsolve.run.Run(
+        data, raising, {}, invsolve.Settings("jpo", {"steps": 60, "proposals": "none"}, refine="none", threads=1)
+    )
     job.solve(None, False, False, None)
     assert job.conduct.first_error == (37, "ValueError: not this one")
 

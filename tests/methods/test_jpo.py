@@ -26,7 +26,7 @@ def test_the_first_prediction_is_nearly_the_initial_guess() -> None:
         return forward(x, identifiers)
 
     model.forward = recording
-    invsolve.solve(data, model, "jpo", options={"steps": 1}, refine="none")
+    invsolve.solve(data, model, "jpo", options={"steps": 1, "proposals": "none"}, refine="none")
     assert torch.equal(seen[0], torch.full((8, 1), 10.0, dtype=torch.float64))  # the scored start
     assert (seen[1] - 10).abs().max() < 0.2  # the first prediction, in a range of 20
 
@@ -34,7 +34,9 @@ def test_the_first_prediction_is_nearly_the_initial_guess() -> None:
 def test_it_finds_better_solutions_than_bfgs() -> None:
     """Billiards: where the cue misses, the gradient is zero and BFGS ends at the start; the network does not."""
     data = invsolve.generate("billiards", 64, seed=9)
-    result = compare(data, methods=["bfgs", "jpo"], options={"jpo": {"steps": 2000}}).methods
+    result = compare(
+        data, methods=["bfgs", "jpo"], options={"jpo": {"steps": 2000, "proposals": "none", "restarts": 0}}
+    ).methods
     assert result["bfgs"]["solved"] < 0.85
     assert result["jpo"]["solved"] > 0.95
     assert result["jpo"]["better"] > result["jpo"]["worse"]
@@ -42,7 +44,9 @@ def test_it_finds_better_solutions_than_bfgs() -> None:
 
 def test_every_example_is_evaluated_equally_often() -> None:
     data = invsolve.generate("billiards", 30, seed=2)
-    solution = invsolve.solve(data, method="jpo", options={"steps": 40, "minibatch": 8}, refine="none")
+    solution = invsolve.solve(
+        data, method="jpo", options={"steps": 40, "minibatch": 8, "proposals": "none"}, refine="none"
+    )
     assert set(solution.evaluations) == {12}  # ten passes of four minibatches, and two scorings
     assert set(solution.iterations) == {10}
     assert set(solution.status) == {Status.BUDGET}
@@ -50,8 +54,8 @@ def test_every_example_is_evaluated_equally_often() -> None:
 
 def test_refinement_keeps_the_better() -> None:
     data = invsolve.generate("billiards", 24, seed=3)
-    rough = invsolve.solve(data, method="jpo", options={"steps": 200}, refine="none")
-    fine = invsolve.solve(data, method="jpo", options={"steps": 200})
+    rough = invsolve.solve(data, method="jpo", options={"steps": 200, "proposals": "none"}, refine="none")
+    fine = invsolve.solve(data, method="jpo", options={"steps": 200, "proposals": "none"})
     assert (fine.loss <= rough.loss * (1 + 1e-9)).all()
     assert fine.loss.mean() < 0.5 * rough.loss.mean()
 
@@ -59,7 +63,15 @@ def test_refinement_keeps_the_better() -> None:
 @pytest.mark.parametrize("network", ["mlp", "conv1d"])
 def test_networks_can_be_chosen_by_hand(network: str) -> None:
     data = invsolve.generate("wave-packet", 8, seed=1)
-    options = {"network": network, "width": 16, "depth": 1, "channels": 4, "steps": 30, "schedule": "constant"}
+    options = {
+        "network": network,
+        "width": 16,
+        "depth": 1,
+        "channels": 4,
+        "steps": 30,
+        "schedule": "constant",
+        "simulations": 10,
+    }
     solution = invsolve.solve(data, method="jpo", options=options)
     assert solution.loss.mean() < solution.loss_initial.mean()
 
@@ -81,7 +93,7 @@ def test_gaps_and_groups_of_identifiers_reach_the_network() -> None:
     targets[:, 3] = np.nan
     targets[4, :10] = np.nan
     data = invsolve.Dataset(targets=targets, identifiers=identifiers, x0=np.zeros(1))
-    solution = invsolve.solve(data, shifted, "jpo", options={"steps": 200})
+    solution = invsolve.solve(data, shifted, "jpo", options={"steps": 200, "proposals": "none"})
     np.testing.assert_allclose(solution.x, x, atol=1e-3)
 
 

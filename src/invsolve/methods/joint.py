@@ -1,23 +1,45 @@
-"""What methods share that learn from all examples at once: the fit is the solving, the ranges only read it off."""
+"""What methods share that learn from all examples at once: the fit learns, the ranges polish what it found."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
+import torch
+from pydantic import Field
 from torch import Tensor
 
+from invsolve.data.solution import FoundBy, Status
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget, Method
+from invsolve.methods.search import Search, Starts
+from invsolve.options import Options as BaseOptions
 from invsolve.problem import Problem
+from invsolve.sampling import Sampler
+
+
+class JointOptions(BaseOptions):
+    """What joint methods share: how their solutions are refined, unless `refine` is none."""
+
+    agree: int = Field(
+        2, ge=1, description="an example is done once so many local solves, from different points, agree on the best"
+    )
+    restarts: int = Field(
+        16, ge=0, le=2**12, description="further starts, by priors or bounds, of an example of which they do not agree"
+    )
 
 
 class JointMethod(Method):
-    """Subclasses define `train`; what it finds for row i is the solution of example i."""
+    """Subclasses define `train`: what it finds for row i is where the local solves of example i begin."""
 
     refines_with = "bfgs"
+    columns = ("found_by", "starts", "minima")
+    candidates: ClassVar[tuple[FoundBy, ...]] = ()
+    """What `train` gives beside the best seen, as further points to begin local solves from."""
+    options: JointOptions
 
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
         super().__init__(options, seed=seed)
@@ -25,13 +47,64 @@ class JointMethod(Method):
 
     @abstractmethod
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
-        """The best z of every row (n, d) over the training; where none beats `initial_loss` (n,), the start."""
+        """The best z of every row (n, d) that was evaluated, the start included, `found_by` which stage.
+
+        `candidates` (n, c, d) are further points to begin local solves from, of the kinds that the class names.
+        """
 
     def fit(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         """Learn from all n examples at once, whose losses (n,) at x0 are known, before any range is solved."""
-        self.fitted = self.train(examples, initial_loss, budget, control)
+        self.fitted = replace(self.train(examples, initial_loss, budget, control), first=initial_loss)
         return self.fitted
 
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
+        """What was learned of the problem's rows and, where it is to be refined, the best that local solves make of it.
+
+        They begin at the best point seen, then at the other candidates, then at `restarts` further points.
+        """
         assert self.fitted is not None, "fit comes first"
-        return self.fitted.slice(problem.start, problem.start + problem.n)
+        found = self.fitted.slice(problem.start, problem.start + problem.n)
+        found.starts = found.minima = torch.zeros_like(found.iterations)
+        if budget.refiner is None or control.stopped:
+            return replace(found, candidates=None, first=None)
+        search = Search(budget.refiner, problem, self._starts(problem, z0, found), budget)
+        ended = search.run(search.part_of(control, budget.refiner.name, problem, 0))
+        return _better(found, ended)
+
+    def _starts(self, problem: Problem, z0: Tensor, found: RowResults) -> Starts:
+        assert found.found_by is not None
+        points, origins = [found.z[:, None]], [found.found_by[:, None]]
+        if found.candidates is not None:
+            points.append(found.candidates)
+            known = torch.tensor([int(origin) for origin in self.candidates], dtype=torch.int8)
+            origins.append(known.expand(problem.n, -1))
+        if self.options.restarts:
+            points.append(Sampler(problem, self.seed).spread(problem.examples, self.options.restarts, z0))
+            origins.append(torch.full(points[-1].shape[:2], int(FoundBy.MULTISTART), dtype=torch.int8))
+        agree = self.options.agree
+        return Starts(
+            torch.cat(points, 1),
+            torch.cat([o.to(z0.device) for o in origins], 1),
+            agree,
+            agree,
+            found.first,
+            seen=found,
+            peers=True,
+        )
+
+
+def _better(found: RowResults, ended: RowResults) -> RowResults:
+    """Of each row the better of what was found and where the local solves from there ended."""
+    better = ended.best <= found.best
+    ran = ended.status != int(Status.NOT_RUN)
+    assert found.found_by is not None
+    assert ended.found_by is not None
+    return RowResults(
+        z=torch.where(better[:, None], ended.z, found.z),
+        status=torch.where(ran, ended.status, found.status),
+        iterations=found.iterations + ended.iterations,
+        best=torch.minimum(ended.best, found.best),
+        found_by=torch.where(better, ended.found_by, found.found_by),
+        starts=ended.starts,
+        minima=ended.minima,
+    )

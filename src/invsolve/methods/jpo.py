@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Generator, Iterator
-from functools import reduce
+from collections.abc import Generator
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -16,34 +16,36 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.coordinates import projected
-from invsolve.data.solution import Status
+from invsolve.data.solution import FoundBy, Status
 from invsolve.engine import Control, Progress, RowResults
-from invsolve.errors import OptionError
 from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
 from invsolve.methods.joint import JointMethod
-from invsolve.networks.architectures import KINDS, VectorNetwork, choose_kind, grid_shape
-from invsolve.networks.features import Features, Standard
-from invsolve.options import Options as BaseOptions
+from invsolve.methods.simulations import ASKED, Candidates, Plan, Simulation
+from invsolve.methods.solver_network import NetworkOptions, SolverNetwork, training
+from invsolve.networks.features import Features
 
 
 class Jpo(JointMethod):
     """Joint parameterized optimization: a network gives all solutions at once and is trained on their common loss."""
 
     name = "jpo"
+    candidates = (FoundBy.NETWORK, FoundBy.LOCAL)
 
-    class Options(BaseOptions):
-        network: Literal["auto", "mlp", "conv1d", "conv2d"] = Field(
-            "auto", description="architecture; auto chooses by the shape of the targets"
+    class Options(NetworkOptions):
+        proposals: Literal["auto", "prior", "best", "both", "none"] = Field(
+            "auto",
+            description="where points are simulated to train the network on first: by priors or bounds, around the "
+            "best seen, or both in turns; auto is prior",
         )
-        width: int = Field(64, ge=1, description="units of each fully connected layer")
-        depth: int = Field(2, ge=0, description="number of fully connected layers")
-        channels: int = Field(
-            16, ge=1, description="channels of the first convolution; they double at each further one"
-        )
+        simulations: int = Field(100, ge=1, description="points simulated for each example at most")
+        pairs: int = Field(30_000, ge=1, description="points simulated in all, about: of many examples, fewer for each")
         steps: int = Field(10_000, ge=1, description="training steps at most, one minibatch each")
-        passes: int = Field(
-            300, ge=1, description="passes over all examples at most: what few examples are trained for"
+        passes: int | None = Field(
+            None,
+            ge=0,
+            description="passes over all examples at most, in training on their loss; none is 300, or 30 where the "
+            "network learned from proposals",
         )
         minibatch: int = Field(
             8, ge=1, description="examples per training step; small and noisy finds better solutions"
@@ -58,44 +60,55 @@ class Jpo(JointMethod):
             ge=0,
             description="noise on the standardized inputs, falling to zero over the training; to the same end",
         )
-        scale: float = Field(
-            1.0, gt=0, description="scale of the network's output, in typical changes of each parameter"
-        )
 
     options: Options
 
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
-        cuda = [examples.device] if examples.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), _threads_for(self.options.minibatch * math.prod(examples.y_shape)):
-            torch.manual_seed(self.seed)
-            steps = self._steps(examples, budget)
-            return Training(self.options, examples, initial_loss, steps, self.seed).run(control)
+        o = self.options
+        with training(examples, self.seed, o.minibatch):
+            network = SolverNetwork(o, examples)
+            candidates = Candidates.at(examples.coordinates.to_solver(examples.x0), initial_loss)
+            learned = False
+            if o.proposals != "none":
+                simulation = Simulation(self._plan(examples, budget), network, examples, candidates, self.seed)
+                simulation.run(control)
+                learned = simulation.learned
+            steps = self._steps(examples, budget, learned=learned)
+            run = Training(o, network, examples, candidates, initial_loss, steps, self.seed, gently=learned)
+            found = run.run(control)
+            answers = network.all_solutions(examples, run.z0)
+            return replace(found, candidates=torch.stack([answers, run.z0], dim=1))
 
-    def _steps(self, examples: Examples, budget: Budget) -> int:
+    def _plan(self, examples: Examples, budget: Budget) -> Plan:
+        """What is simulated: enough pairs for a network, of which many examples need fewer each."""
+        o = self.options
+        passes = min(o.simulations, max(LEAST_SIMULATIONS, math.ceil(o.pairs / examples.n)))
+        where = "prior" if o.proposals == "auto" else o.proposals
+        everyone = torch.ones(examples.n, dtype=torch.bool, device=examples.device)
+        return Plan(min(passes, max(0, self._affordable(examples, budget) // 2 - ASKED)), where, everyone)
+
+    def _affordable(self, examples: Examples, budget: Budget) -> int:
+        """Evaluations of each example that are left for proposals and training."""
+        if budget.max_evaluations is None:
+            return 10**9
+        left = budget.max_evaluations - int(examples.evaluations.max())
+        return max(0, left - min(REFINEMENT, left // 2) if budget.refiner is not None else left)
+
+    def _steps(self, examples: Examples, budget: Budget, *, learned: bool) -> int:
         """Steps that options and budget allow, a part of the budget being left for the refinement that follows."""
         passes = self.options.passes
-        if budget.max_evaluations is not None:
-            left = budget.max_evaluations - int(examples.evaluations.max())
-            passes = min(passes, left - min(REFINEMENT, left // 2) if budget.refined else left)
+        if passes is None:
+            passes = PASSES_AFTER_PROPOSALS if learned else PASSES
+        passes = min(passes, self._affordable(examples, budget))
         return min(self.options.steps, passes * math.ceil(examples.n / self.options.minibatch))
 
 
+PASSES = 300  # over all examples: what few examples are trained for
+PASSES_AFTER_PROPOSALS = 30
+NEARLY_GONE = 1e-2  # of the first loss
+GENTLY = 0.3  # of learning rate, weight decay and noise: of a network that knows something already
+LEAST_SIMULATIONS = 8  # points for each example
 REFINEMENT = 30  # evaluations per example that a refinement may need after training
-
-
-@contextlib.contextmanager
-def _threads_for(elements: int) -> Iterator[None]:
-    """One thread while a step works on few elements: waiting for each other would cost more than it gains.
-
-    The limit is the grain size below which torch splits no elementwise operation.
-    """
-    before = torch.get_num_threads()
-    if elements < 32_768:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Training:
@@ -104,36 +117,34 @@ class Training:
     What is known of each row stays in memory, (n, d) and (n,); its data come and go with the windows of the examples.
     """
 
-    def __init__(self, options: Jpo.Options, examples: Examples, initial_loss: Tensor, steps: int, seed: int) -> None:
-        self.options, self.examples, self.steps = options, examples, steps
-        self.spatial = _spatial(options, examples.y_shape)
-        self.standard, one = self._look_at_all()
-        network = VectorNetwork(one, examples.d, width=options.width, depth=options.depth, channels=options.channels)
-        self.network = network.to(examples.device)
+    def __init__(
+        self,
+        options: Jpo.Options,
+        network: SolverNetwork,
+        examples: Examples,
+        candidates: Candidates,
+        first_loss: Tensor,
+        steps: int,
+        seed: int,
+        *,
+        gently: bool = False,
+    ) -> None:
+        self.options, self.network, self.examples, self.steps = options, network, examples, steps
+        part = GENTLY if gently else 1.0
+        self.noise = part * options.input_noise
         # The size of a loss is the user's unit: only a tiny eps keeps Adam indifferent to it.
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
+            network.network.parameters(),
+            lr=part * options.learning_rate,
+            weight_decay=part * options.weight_decay,
             eps=1e-16,
             fused=True,
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.order = torch.Generator().manual_seed(seed)
         self.z0 = examples.coordinates.to_solver(examples.x0)
-        self.results = RowResults.unstarted(self.z0, initial_loss)
-        self.evaluations = 0
-
-    def _look_at_all(self) -> tuple[Standard, Features]:
-        """The standard of all examples, and the features of one of them, which have the shapes of all."""
-        standards = []
-        for window in self.examples.windows():
-            targets, identifiers = _seen(window)
-            standards.append(Standard.measured(targets, identifiers, self.spatial))
-            one = targets[:1].clone(), {k: v[:1].clone() for k, v in identifiers.items()}
-            del window, targets, identifiers  # before the next one is loaded
-        standard = reduce(Standard.joined, standards)
-        return standard, standard.features(*one)
+        self.candidates, self.first_loss = candidates, first_loss
+        self.iterations = torch.zeros(examples.n, dtype=torch.int64, device=examples.device)
 
     def _rate(self, step: int) -> float:
         if self.options.schedule == "constant":
@@ -141,17 +152,29 @@ class Training:
         return 0.5 * (1 + math.cos(math.pi * step / max(self.steps, 1)))
 
     def run(self, control: Control) -> RowResults:
-        """Train to the end of the steps, or until `control` stops it."""
+        """Train to the end of the steps, or until nearly all losses are nearly gone, or `control` stops it."""
+        each_pass = math.ceil(self.examples.n / self.options.minibatch)
         with contextlib.closing(self._minibatches()) as minibatches:
             for step in range(self.steps):
-                if control.stopped:
+                if control.stopped or (step and step % each_pass == 0 and self._fits()):
                     break
                 self._step(*next(minibatches), done=step / self.steps)
                 control.report(lambda step=step: self._progress(step + 1))  # type: ignore[misc]
-        begun = self.results.iterations > 0
-        failed = torch.where(torch.isfinite(self.results.best), int(Status.BUDGET), int(Status.NONFINITE))
-        self.results.status = torch.where(begun, failed, int(Status.NOT_RUN)).to(torch.int8)
-        return self.results
+        begun = self.examples.evaluations > 1  # beside the scoring of the start
+        failed = torch.where(torch.isfinite(self.candidates.loss), int(Status.BUDGET), int(Status.NONFINITE))
+        return RowResults(
+            z=self.candidates.z,
+            status=torch.where(begun, failed, int(Status.NOT_RUN)).to(torch.int8),
+            iterations=self.iterations,
+            best=self.candidates.loss,
+            found_by=self.candidates.origin,
+        )
+
+    def _fits(self) -> bool:
+        """Whether the best losses of most examples are so small, beside the first, that local solves do the rest."""
+        known = torch.isfinite(self.first_loss)
+        left = (self.candidates.loss / self.first_loss.clamp(min=torch.finfo(torch.float32).tiny))[known]
+        return len(left) > 0 and float(left.kthvalue(math.ceil(0.9 * len(left))).values) < NEARLY_GONE
 
     def _minibatches(self) -> Generator[tuple[Window, Features, Tensor]]:
         """Endless shuffled passes over all examples, so that each is evaluated equally often.
@@ -165,56 +188,32 @@ class Training:
             with contextlib.closing(self.examples.windows(self.order, multiple=size)) as windows:
                 for window in windows:
                     if features is None or not self.examples.in_memory:
-                        features = self.standard.features(*_seen(window))
+                        features = self.network.features(window)
                     for rows in torch.split(torch.randperm(len(window.examples), generator=self.order), size):
                         yield window, features, rows.to(self.examples.device)
                     del window  # before the next one is loaded
 
     def _step(self, window: Window, features: Features, rows: Tensor, done: float) -> None:
-        c, results, examples = self.examples.coordinates, self.results, window.examples[rows]
-        output = self.network(features[rows].blurred(self.options.input_noise * (1 - done))).to(self.z0.dtype)
-        z = self.z0[examples] + self.options.scale * output
+        c, examples = self.examples.coordinates, window.examples[rows]
+        blurred = features[rows].blurred(self.noise * (1 - done))
+        z = self.network.solutions(blurred, self.z0[examples])
         trial = z.detach().clamp(c.lower, c.upper)
         # A row that fails has gradient zero: it is left out.
         loss, gradient = window.problem.evaluate(rows, trial)
-        self.evaluations += len(rows)
-        better = loss < results.best[examples]
-        results.best[examples] = torch.where(better, loss, results.best[examples])
-        results.z[examples] = torch.where(better[:, None], trial, results.z[examples])
-        results.iterations[examples] += 1
+        self.candidates.take(examples, trial, loss, FoundBy.NETWORK)
+        self.iterations[examples] += 1
         self.optimizer.zero_grad(set_to_none=True)
-        z.backward(projected(gradient, trial, c.lower, c.upper))
+        torch.autograd.backward(z, projected(gradient, trial, c.lower, c.upper))
         self.optimizer.step()
         self.schedule.step()
 
     def _progress(self, step: int) -> Progress:
-        best = self.results.best
+        loss = self.candidates.loss
         return Progress(
             stage="jpo",
             total=self.examples.n,
             done=0,
             fraction=step / self.steps,
-            evaluations=self.evaluations,
-            losses=best[torch.isfinite(best)],
+            evaluations=int(self.examples.evaluations.sum()),
+            losses=loss[torch.isfinite(loss)],
         )
-
-
-def _spatial(options: Jpo.Options, y_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of the targets that the network convolves over."""
-    kind = options.network if options.network != "auto" else choose_kind(y_shape)
-    spatial = grid_shape(kind, y_shape)
-    if kind != "mlp" and not spatial:
-        raise OptionError(
-            f"network '{kind}' does not fit targets of shape {y_shape}; valid here: "
-            f"{', '.join(k for k in KINDS if k == 'mlp' or grid_shape(k, y_shape))}"
-        )
-    return spatial
-
-
-def _seen(window: Window) -> tuple[Tensor, dict[str, Tensor]]:
-    """What of a window's data the network is shown: targets (w, *y_shape), and identifiers by name."""
-    problem = window.problem
-    identifiers = problem.identifiers
-    if identifiers is not None and not isinstance(identifiers, dict):
-        identifiers = {"identifiers": identifiers}
-    return problem.targets.reshape(problem.n, *problem.y_shape), identifiers or {}

@@ -1,0 +1,273 @@
+"""Pairs that a method makes itself: F at points where solutions may be, and a network that learns the way back.
+
+Where the loss is flat or rugged its gradient says nothing, but F is known: of targets that it gave, the solution is
+known too. Each point is simulated with the identifiers of one example, and so is a candidate for that example as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invsolve.data.solution import FoundBy
+from invsolve.engine import Control, Progress
+from invsolve.examples import Examples, Window
+from invsolve.methods.solver_network import SolverNetwork
+from invsolve.networks.features import Features
+from invsolve.problem import Batch, Problem
+from invsolve.sampling import Sampler
+
+MEMORY = 2**28  # bytes of pairs that are kept; older ones make room
+RATES = (1e-3, 3e-3, 1e-2)  # of AdamW, that are raced
+_RACE = 100  # steps of each rate
+ASKED = 1  # evaluation of each example, to see how good the network's answer is
+MINIBATCH = 32  # pairs of a training step
+TOGETHER = 1024  # rows that are simulated in one call
+_STALLED = 10  # passes whose error is held against that of as many before them
+_FALLING = 0.95  # of it, above which it falls no more
+_LEARNED = 0.3  # of the error at first
+_FOUND = 0.1  # of the first loss
+_GOOD = 1e-4  # mean square error of an unknown, in typical changes
+_WEIGHT_DECAY = 0.01
+
+
+@dataclass
+class Candidates:
+    """The best that was seen of each example: where (n, d), and its loss (n,)."""
+
+    z: Tensor
+    loss: Tensor
+    origin: Tensor  # (n,) int8, see FoundBy
+
+    @classmethod
+    def at(cls, z0: Tensor, loss: Tensor) -> Candidates:
+        """The starts z0 (n, d) with their losses (n,)."""
+        return cls(z0.clone(), loss.clone(), torch.full_like(loss, int(FoundBy.START), dtype=torch.int8))
+
+    def take(self, examples: Tensor, z: Tensor, loss: Tensor, origin: FoundBy) -> None:
+        """Keep what is better of the examples (b,), each named once."""
+        better = loss < self.loss[examples]
+        self.loss[examples] = torch.where(better, loss, self.loss[examples])
+        self.z[examples] = torch.where(better[:, None], z, self.z[examples])
+        self.origin[examples[better]] = int(origin)
+
+
+class Pairs:
+    """What a network would see, and what it should answer, of the pairs simulated last, `most` at most."""
+
+    def __init__(self, like: Features, d: int, most: int) -> None:
+        row = 4 * (like.grid[0].numel() + like.flat[0].numel() + d)
+        self.most, self.count, self._next = max(1, min(most, MEMORY // row)), 0, 0
+        self.features = Features(*(t.new_empty(self.most, *t.shape[1:]) for t in (like.grid, like.flat)))
+        self.answers = like.flat.new_empty(self.most, d)
+
+    def add(self, features: Features, answers: Tensor) -> None:
+        """Keep pairs (b,); where there is no room, in place of the oldest."""
+        places = (self._next + torch.arange(len(answers), device=answers.device)) % self.most
+        self.features.grid[places], self.features.flat[places] = features.grid, features.flat
+        self.answers[places] = answers.to(self.answers.dtype)
+        self._next = (self._next + len(answers)) % self.most
+        self.count = min(self.count + len(answers), self.most)
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Features, Tensor]:
+        """So many pairs at random."""
+        places = torch.randint(self.count, (size,), generator=generator).to(self.answers.device)
+        return self.features[places], self.answers[places]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is simulated, and how a network is trained on it."""
+
+    passes: int  # points simulated for each example, at most
+    where: str  # "prior", "best", or "both" in turns: around the best seen of each example
+    which: Tensor  # (n,) bool: the examples that points are simulated for
+    replay: float = 3.0  # times that a pair is trained on, about
+    minibatch: int = MINIBATCH
+    noise: float = 0.5  # on the standardized inputs, falling to zero at the end
+
+
+class Simulation:
+    """Simulates points for examples, and trains a network on them, until it learns no more from further ones.
+
+    The learning rate is raced for on the first pairs, stays while there are new ones, and then falls to zero. How good
+    the network is shows on pairs that it was not trained on yet.
+    """
+
+    def __init__(
+        self, plan: Plan, network: SolverNetwork, examples: Examples, candidates: Candidates, seed: int
+    ) -> None:
+        self.plan, self.network, self.examples, self.candidates = plan, network, examples, candidates
+        self.sampler, self.generator = Sampler(examples, seed), torch.Generator().manual_seed(seed)
+        self.z0 = examples.coordinates.to_solver(examples.x0)
+        self.count = int(plan.which.sum())
+        self._first_loss = candidates.loss.clone()
+        self.proposed = self.z0.clone()  # the best of the simulated points of each example
+        self._best_proposed = torch.full_like(candidates.loss, torch.inf)
+        self.pairs: Pairs | None = None
+        self.rate = 0.0
+        self.errors: list[float] = []  # of each pass, of its pairs before they were trained on
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def run(self, control: Control) -> None:
+        """All passes, or until the network learns no more, or `control` stops it."""
+        for done in range(self.plan.passes):
+            wrong, pairs = 0.0, 0
+            for window in self.examples.windows():
+                if control.stopped:
+                    return
+                rows = self.plan.which[window.examples].nonzero().squeeze(1)
+                for some in torch.split(rows, TOGETHER):
+                    error, count = self._simulate(window, some, done)
+                    wrong, pairs = wrong + error, pairs + count
+                self._train(math.ceil(self.plan.replay * len(rows) / self.plan.minibatch))
+                control.report(lambda done=done: self._progress((done + 1) / self.plan.passes))  # type: ignore[misc]
+                del window  # before the next one is loaded
+            self.errors.append(wrong / max(pairs, 1))
+            if self._is_done():
+                break
+        if self.errors:
+            self._anneal(control)
+            self._ask_the_network(control)
+
+    @property
+    def learned(self) -> bool:
+        """Whether the network knows most of what there is to know of simulated solutions, or of those asked for."""
+        first, last = self.errors[:1], self.errors[-_STALLED:]
+        if not first:
+            return False
+        left = (self.candidates.loss / self._first_loss)[self.plan.which & torch.isfinite(self._first_loss)]
+        knows = sum(last) / len(last) < _LEARNED * first[0]
+        return knows or (len(left) > 0 and bool(left.median() < _FOUND))
+
+    def _is_done(self) -> bool:
+        """Whether the error of new pairs does not fall any more, or is no more than a local solve can mend."""
+        before, lately = self.errors[-2 * _STALLED : -_STALLED], self.errors[-_STALLED:]
+        if len(before) < _STALLED:
+            return False
+        return sum(lately) > _FALLING * sum(before) or sum(lately) / _STALLED < _GOOD * self.z0.shape[1]
+
+    @torch.no_grad()
+    def _simulate(self, window: Window, rows: Tensor, done: int) -> tuple[float, int]:
+        """One more point for each of some rows of a window; the network's error there, in sum, and of how many."""
+        which = window.examples[rows]
+        z0 = self.z0[which]
+        if self.plan.where == "best" or (self.plan.where == "both" and done % 2):
+            z = self._near_the_best(which, z0, done / self.plan.passes)
+        else:
+            z = self.sampler.draw(z0, self.generator)
+        loss, y = simulate(window.problem, rows, z)
+        self.candidates.take(which, z, loss, FoundBy.PROPOSAL)
+        better = loss < self._best_proposed[which]
+        self._best_proposed[which[better]], self.proposed[which[better]] = loss[better], z[better]
+        usable = torch.isfinite(loss) & torch.isfinite(y.flatten(1)).all(1)
+        features = self.network.simulated(window.problem, rows[usable], y[usable])
+        answers = ((z - z0)[usable] / self.network.scale).float()
+        if self.pairs is None:
+            self.pairs = Pairs(features, z.shape[1], self.plan.passes * self.count)
+        self.pairs.add(features, answers)
+        return float((self.network.network(features) - answers).square().sum()), len(answers)
+
+    def _near_the_best(self, which: Tensor, z0: Tensor, done: float) -> Tensor:
+        """Points (b, d) around the best seen of the examples (b,), the nearer the later."""
+        width = 0.5 * 0.05**done
+        noise = torch.randn(z0.shape, dtype=torch.float64, generator=self.generator).to(z0)
+        c = self.examples.coordinates
+        near: Tensor = (self.candidates.z[which] + width * self.sampler.units(z0) * noise).clamp(c.lower, c.upper)
+        return near
+
+    def _train(self, steps: int) -> None:
+        if self.pairs is None or not self.pairs.count:
+            return
+        if self._optimizer is None:
+            self.rate = self._race()
+            self._optimizer = _optimizer(self.network, self.rate)
+        for _ in range(steps):
+            self._train_step(self.network, self._optimizer, self.plan.noise)
+
+    def _anneal(self, control: Control) -> None:
+        """Let the rate and the noise fall to zero, over a third as many steps as there were."""
+        made = len(self.errors) * self.plan.replay * self.count / self.plan.minibatch
+        steps = math.ceil(max(made / 3, _RACE))
+        if self._optimizer is None:
+            return
+        for step in range(steps):
+            if control.stopped:
+                return
+            left = 0.5 * (1 + math.cos(math.pi * step / steps))
+            for group in self._optimizer.param_groups:
+                group["lr"] = self.rate * left
+            self._train_step(self.network, self._optimizer, self.plan.noise * left)
+
+    def _train_step(self, network: SolverNetwork, optimizer: torch.optim.Optimizer, noise: float) -> None:
+        assert self.pairs is not None
+        features, answers = self.pairs.draw(self.plan.minibatch, self.generator)
+        error = (network.network(features.blurred(noise)) - answers).square().sum(1).mean()
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(error)
+        optimizer.step()
+
+    def _race(self) -> float:
+        """The rate that brings the error of the first pairs down furthest in a few steps."""
+        errors = {}
+        for rate in RATES:
+            rival = copy.copy(self.network)
+            rival.network = copy.deepcopy(self.network.network)
+            optimizer = _optimizer(rival, rate)
+            for _ in range(_RACE):
+                self._train_step(rival, optimizer, self.plan.noise)
+            errors[rate] = self._error(rival)
+        return min(errors, key=lambda rate: errors[rate])
+
+    @torch.no_grad()
+    def _error(self, network: SolverNetwork) -> float:
+        assert self.pairs is not None
+        features, answers = self.pairs.draw(1024, self.generator)
+        error = float((network.network(features) - answers).square().sum(1).mean())
+        return error if math.isfinite(error) else math.inf
+
+    def _ask_the_network(self, control: Control) -> None:
+        """See how good its answers to the examples' own targets are."""
+        z = self.network.all_solutions(self.examples, self.z0)
+        for window in self.examples.windows():
+            rows = self.plan.which[window.examples].nonzero().squeeze(1)
+            for some in torch.split(rows, TOGETHER):
+                if control.stopped:
+                    return
+                which = window.examples[some]
+                self.candidates.take(which, z[which], simulate(window.problem, some, z[which])[0], FoundBy.NETWORK)
+            del window  # before the next one is loaded
+
+    def _progress(self, fraction: float) -> Progress:
+        loss = self.candidates.loss
+        return Progress(
+            stage="proposals",
+            total=self.examples.n,
+            done=0,
+            fraction=fraction,
+            evaluations=int(self.examples.evaluations.sum()),
+            losses=loss[torch.isfinite(loss)],
+        )
+
+
+def simulate(problem: Problem, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss (b,) as solvers see it, +inf where F fails, and y (b, *y_shape) of the rows (b,) at z (b, d). Counted."""
+
+    def compute(batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
+        x = problem.coordinates.to_user(z)
+        y = problem.predict(batch, x)
+        loss = problem.loss_at(batch, y)
+        return loss if problem.penalty is None else loss + problem.penalty.loss(x), y
+
+    nothing = z.new_full((1, *problem.y_shape), torch.nan)
+    loss, y = problem.attempt(compute, "loss", problem.batch(rows), z, failed=(z.new_full((1,), torch.inf), nothing))
+    problem.count(rows, evaluations=1, gradients=0)
+    return torch.where(torch.isfinite(loss), loss, torch.inf), y.reshape(len(rows), *problem.y_shape)
+
+
+def _optimizer(network: SolverNetwork, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(network.network.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY, fused=True)
