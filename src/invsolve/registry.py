@@ -31,11 +31,13 @@ MODELS = {
     "wave-packet": "invsolve.models.wave_packet:WavePacket",
 }
 METHODS = {
+    "auto": "invsolve.methods.auto:Auto",
     "bfgs": "invsolve.methods.bfgs:Bfgs",
     "lm": "invsolve.methods.lm:Lm",
     "gd": "invsolve.methods.gd:Gd",
     "jpo": "invsolve.methods.jpo:Jpo",
     "lbfgs": "invsolve.methods.lbfgs:Lbfgs",
+    "multistart": "invsolve.methods.multistart:Multistart",
 }
 
 

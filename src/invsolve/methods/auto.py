@@ -1,0 +1,90 @@
+"""The method for who does not want to choose: each stage works on what the ones before it left behind."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from invsolve.data.solution import FoundBy, Status
+from invsolve.engine import Control, RowResults
+from invsolve.examples import Examples
+from invsolve.methods.base import Budget
+from invsolve.methods.bfgs import Bfgs
+from invsolve.methods.joint import JointMethod
+from invsolve.methods.search import perfect_loss
+from invsolve.methods.simulations import ASKED, MINIBATCH, TOGETHER, Candidates, Plan, Simulation
+from invsolve.methods.solver_network import NetworkOptions, SolverNetwork, training
+
+
+class Auto(JointMethod):
+    """Local solves first; proposals and a network for the examples left behind; then local solves until they agree."""
+
+    name = "auto"
+    candidates = (FoundBy.NETWORK, FoundBy.PROPOSAL)
+
+    class Options(NetworkOptions):
+        simulations: int = Field(100, ge=1, description="points simulated for each example left behind, at most")
+        pairs: int = Field(30_000, ge=1, description="points simulated in all, about")
+
+    options: Options
+
+    def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
+        z0 = examples.coordinates.to_solver(examples.x0)
+        candidates = Candidates.at(z0, initial_loss)
+        results = RowResults.unstarted(z0, initial_loss)
+        done = self._solve_locally(examples, z0, results, candidates, budget, control)
+        answers, proposed = z0, z0
+        if not bool(done.all()) and not control.stopped:
+            with training(examples, self.seed, MINIBATCH):
+                network = SolverNetwork(self.options, examples)
+                simulation = Simulation(self._plan(~done, examples, budget), network, examples, candidates, self.seed)
+                simulation.run(control)
+                answers, proposed = network.all_solutions(examples, z0), simulation.proposed
+        return replace(
+            results,
+            z=candidates.z,
+            best=candidates.loss,
+            found_by=candidates.origin,
+            candidates=torch.stack([answers, proposed], dim=1),
+        )
+
+    def _solve_locally(
+        self,
+        examples: Examples,
+        z0: Tensor,
+        results: RowResults,
+        candidates: Candidates,
+        budget: Budget,
+        control: Control,
+    ) -> Tensor:
+        """Solve all examples from their own start; which (n,) need nothing more, for they fit perfectly or fail."""
+        done = torch.zeros(examples.n, dtype=torch.bool, device=z0.device)
+        local = budget.refiner or Bfgs(seed=self.seed)
+        if budget.max_evaluations is not None:  # the other stages are to have their share
+            budget = replace(budget, max_evaluations=budget.max_evaluations // 2)
+        for window in examples.windows():
+            for rows in torch.split(torch.arange(window.problem.n, device=z0.device), 8 * TOGETHER):
+                if control.stopped:
+                    return done
+                which, part = window.examples[rows], window.problem.select(rows)
+                part.evaluations.copy_(window.problem.evaluations[rows])
+                found = local.solve(part, z0[which], budget, control)
+                window.problem.count(
+                    rows, evaluations=part.evaluations - window.problem.evaluations[rows], gradients=part.gradients
+                )
+                perfect = found.best <= perfect_loss(part, candidates.loss[which])
+                candidates.take(which, found.z, found.best, FoundBy.LOCAL)
+                results.status[which], results.iterations[which] = found.status, found.iterations
+                done[which] = perfect | (found.status == int(Status.NONFINITE))
+            del window  # before the next one is loaded
+        return done
+
+    def _plan(self, which: Tensor, examples: Examples, budget: Budget) -> Plan:
+        passes = min(self.options.simulations, max(8, math.ceil(self.options.pairs / int(which.sum()))))
+        if budget.max_evaluations is not None:
+            passes = min(passes, (budget.max_evaluations - int(examples.evaluations.max())) // 2 - ASKED)
+        return Plan(max(passes, 0), "prior", which)
