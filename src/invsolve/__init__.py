@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from invsolve.data.store import read_solution as read_solution
     from invsolve.data.store import write_dataset as write_dataset
     from invsolve.data.store import write_solution as write_solution
+    from invsolve.diagnosis.diagnose import diagnose as diagnose
+    from invsolve.diagnosis.result import Diagnosis as Diagnosis
     from invsolve.errors import DataError as DataError
     from invsolve.errors import InvsolveError as InvsolveError
     from invsolve.errors import ModelError as ModelError
@@ -41,6 +43,8 @@ _HOMES = {
     "invsolve.data.dataset": ("Dataset",),
     "invsolve.data.solution": ("Solution", "Status"),
     "invsolve.data.store": ("read_dataset", "read_solution", "write_dataset", "write_solution"),
+    "invsolve.diagnosis.diagnose": ("diagnose",),
+    "invsolve.diagnosis.result": ("Diagnosis",),
     "invsolve.errors": ("DataError", "InvsolveError", "ModelError", "OptionError", "OutputError", "WorkerError"),
     "invsolve.models.base": ("ForwardModel",),
     "invsolve.models.parameters": ("Normal", "Parameter", "Uniform"),

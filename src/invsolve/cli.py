@@ -6,7 +6,6 @@ Only the standard library and typer are imported at the top, so that `--help` an
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from invsolve import looking
 from invsolve._version import __version__
 from invsolve.config import duration_seconds
 from invsolve.errors import OptionError
@@ -41,11 +41,13 @@ from invsolve.flags import (
     Targets,
     Threads,
     TimeLimit,
+    assigned,
+    open_dataset,
+    refuse_all_but,
 )
 from invsolve.shell import UNSATISFIED, resume_command, run_command_line, watched
 
 if TYPE_CHECKING:
-    from invsolve.data.dataset import Dataset
     from invsolve.run import Run
     from invsolve.settings import Settings
 
@@ -117,17 +119,17 @@ def solve(
     settings = replace(
         _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior),
         method=method,
-        method_options=_assigned(ctx, "options", option, "-O"),
+        method_options=assigned(ctx, "options", option, "-O"),
         covariance=covariance,
     )
-    dataset = _dataset(data, targets, identifiers, x0, sigma)
+    dataset = open_dataset(data, targets, identifiers, x0, sigma)
     target = out or data.with_name(f"{data.stem}.{method}.h5")
     with watched(quiet) as (control, signals):
-        run = Run(dataset, model, _assigned(ctx, "model_options", model_option, "-M"), settings)
+        run = Run(dataset, model, assigned(ctx, "model_options", model_option, "-M"), settings)
         solution = run.solve(target, overwrite, resume, control)
         summary = summarize(solution, run.loss_true(), str(target))
     if as_json:
-        _print_json(summary)
+        console.print_json(summary)
     else:
         console.show_solution(summary)
     if not quiet:
@@ -178,7 +180,7 @@ def compare(
 
     signals: list[int] = []
     if len(data) > 1:
-        _refuse_all_but(ctx, {"data", "baseline", "as_json", "quiet", "config"}, "for finished solution files")
+        refuse_all_but(ctx, {"data", "baseline", "as_json", "quiet", "config"}, "for finished solution files")
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
         names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
@@ -188,17 +190,17 @@ def compare(
         options = _assigned_by_method(ctx, names, option)
         with watched(quiet) as (control, signals):
             comparison = pipeline.compare(
-                _dataset(data[0], targets, identifiers, x0, sigma),
+                open_dataset(data[0], targets, identifiers, x0, sigma),
                 model,
                 names,
                 baseline=baseline,
                 settings=settings,
                 options=options,
-                model_options=_assigned(ctx, "model_options", model_option, "-M"),
+                model_options=assigned(ctx, "model_options", model_option, "-M"),
                 control=control,
             )
     if as_json:
-        _print_json(comparison.to_json())
+        console.print_json(comparison.to_json())
     else:
         console.show_comparison(comparison.to_json())
     if signals:
@@ -233,65 +235,9 @@ def generate(
     console.print_text(f"{n} examples of {model} written to {out}")
 
 
-@app.command()
-def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE.h5", help="dataset, solution or any HDF5 file")],
-    as_json: AsJson = False,
-) -> None:
-    """Show what is in any HDF5 file, and the command that solves it."""
-    from invsolve import console
-    from invsolve.inspection import inspect_file
-
-    description = inspect_file(file)
-    if as_json:
-        _print_json(description)
-    else:
-        console.show_file(description)
-
-
-@app.command()
-def check(
-    ctx: typer.Context,
-    data: Annotated[
-        Path | None, typer.Argument(metavar="[DATA.h5]", help="dataset file; without one the model simulates its own")
-    ] = None,
-    model: Model = None,
-    method: Annotated[
-        str | None, typer.Option("--method", metavar="NAME", help="check a registered method instead of a model")
-    ] = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    option: Assign = None,
-    model_option: ModelAssign = None,
-    targets: Targets = "targets",
-    identifiers: Identifiers = "identifiers",
-    x0: X0 = "x0",
-    sigma: Sigma = "sigma",
-    as_json: AsJson = False,
-) -> None:
-    """Check a model with a dataset, or a method: shapes, finiteness, gradients, row independence, speed."""
-    from invsolve import console
-    from invsolve.checks.command import check_model_with
-    from invsolve.checks.method import check_method
-    from invsolve.options import split_assignments
-
-    with contextlib.redirect_stdout(sys.stderr):
-        if method is not None:
-            _refuse_all_but(ctx, {"method", "option", "as_json"}, "where a method is checked on problems of its own")
-            report = check_method(method, split_assignments(option or [], "-O"))
-        else:
-            _refuse(ctx, {"option"}, "without --method")
-            if data is None:
-                _refuse(ctx, {"targets", "identifiers", "x0", "sigma"}, "without DATA.h5")
-            dataset = None if data is None else _dataset(data, targets, identifiers, x0, sigma)
-            options = split_assignments(model_option or [], "-M")
-            report = check_model_with(dataset, model, options, device, seed)
-    if as_json:
-        _print_json(report.to_json())
-    else:
-        console.show_check(report.to_json())
-    if not report.ok:
-        raise typer.Exit(UNSATISFIED)
+app.command()(looking.inspect)
+app.command()(looking.check)
+app.command()(looking.diagnose)
 
 
 @models_app.callback(invoke_without_command=True)
@@ -373,19 +319,6 @@ def _settings(
     )
 
 
-def _dataset(path: Path, targets: str, identifiers: str, x0: str, sigma: str) -> Dataset:
-    from invsolve.data.store import read_dataset
-
-    return read_dataset(path, targets=targets, identifiers=identifiers, x0=x0, sigma=sigma)
-
-
-def _assigned(ctx: typer.Context, table: str, flags: list[str] | None, flag: str) -> dict[str, Any]:
-    """Options from the config's table and, winning over them, from the flags."""
-    from invsolve.options import split_assignments
-
-    return {**ctx.meta.get(CONFIG, {}).get(table, {}), **split_assignments(flags or [], flag)}
-
-
 def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str] | None) -> dict[str, dict[str, Any]]:
     from invsolve.options import split_assignments
     from invsolve.registry import method_class
@@ -410,19 +343,6 @@ def _no_table_of_one_method(ctx: typer.Context) -> None:
     for key, value in ctx.meta.get(CONFIG, {}).get("options", {}).items():
         if isinstance(value, dict):
             raise OptionError(f"[options.{key}] in the config is for compare; solve takes one table [options]")
-
-
-def _refuse(ctx: typer.Context, flags: set[str], where: str) -> None:
-    """See that none of these parameters is given where it would do nothing."""
-    for parameter in ctx.command.params:
-        name = parameter.name or ""
-        source = ctx.get_parameter_source(name)
-        if name in flags and source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP"):
-            raise OptionError(f"{parameter.opts[0]} has no meaning {where}; leave it out")
-
-
-def _refuse_all_but(ctx: typer.Context, flags: set[str], where: str) -> None:
-    _refuse(ctx, {parameter.name or "" for parameter in ctx.command.params} - flags, where)
 
 
 def _tell_what_happened(ended_early: bool, run: Run) -> None:
@@ -454,12 +374,6 @@ def _fail_if_unsatisfied(
             console.say(f"{above} of {summary['n']} examples have a loss above {fail_above:g}")
     if nonfinite or above:
         raise typer.Exit(UNSATISFIED)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    from invsolve import console
-
-    console.print_text(json.dumps(document, allow_nan=False))
 
 
 def main() -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -16,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from invsolve.data.solution import Identifiability, Status
+from invsolve.data.solution import FoundBy, Identifiability, Status
 from invsolve.errors import PipeClosed
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ def print_text(text: str) -> None:
         raise PipeClosed from None
 
 
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on standard output."""
+    print_text(json.dumps(document, allow_nan=False))
+
+
 def show_solution(summary: Mapping[str, Any]) -> None:
     """The loss report of a solved batch."""
     console = _Output()
@@ -67,6 +73,7 @@ def show_solution(summary: Mapping[str, Any]) -> None:
     for status in Status:
         if summary["status"][status.name.lower()] and status is not Status.CONVERGED:
             console.print(f"{status.name.lower()}: {status.reason}", style="dim")
+    _show_stages(console, summary)
     evaluations, gradients = (summary[what]["mean"] for what in ("evaluations", "gradients"))
     work = f"{evaluations:.1f} evaluations and {gradients:.1f} gradients per example"
     console.print(f"{work}, {duration(summary['seconds'])} in all")
@@ -74,6 +81,17 @@ def show_solution(summary: Mapping[str, Any]) -> None:
         console.print(f"solved {summary['solved']:.1%} of the examples (x_true is known)")
     if summary["out"]:
         console.print(f"written to {escape(str(summary['out']))}", soft_wrap=True)
+
+
+def _show_stages(console: Console, summary: Mapping[str, Any]) -> None:
+    """Which stage found the solutions, and how many starts and minima there were, where a method tells."""
+    for kind in FoundBy:
+        if count := summary.get("found_by", {}).get(kind.name.lower()):
+            console.print(f"{count} found by {kind.reason}" if kind is not FoundBy.START else f"{count} at their start")
+    if "starts" in summary and "minima" in summary:
+        console.print(
+            f"{summary['starts']['mean']:.1f} starts per example, which led to {summary['minima']['mean']:.1f} minima"
+        )
 
 
 def _show_uncertainty(console: Console, uncertainty: Mapping[str, Any]) -> None:
@@ -195,6 +213,66 @@ def show_check(report: Mapping[str, Any]) -> None:
         console.print(table)
     faults = sum(f["verdict"] == "fault" for f in report["findings"])
     console.print("[green]no fault found[/]" if report["ok"] else f"[bold red]{faults} to mend[/]")
+
+
+def show_diagnosis(found: Mapping[str, Any], figures: Sequence[str]) -> None:
+    """What was measured, what it says of each method, and the one to use."""
+    console, looked, m = _Output(), found["examples"], found["minima"]
+    console.print(f"[bold]{escape(found['model'])}[/], {looked} of {found['n']} examples looked at")
+    table = _table("", "", left=1)
+    for label, value in _measured(found["flatness"], m):
+        table.add_row(label, value)
+    console.print(table)
+    if found["alignment"] is not None:
+        _show_alignment(console, found["alignment"])
+    styles = {"enough": "green", "helps": "green", "may help": "yellow", "not enough": "red"}
+    table = _table("method", "", "", left=3)
+    for v in found["verdicts"]:
+        table.add_row(
+            escape(v["method"]), Text(v["verdict"], style=styles.get(v["verdict"], "dim")), escape(v["reason"])
+        )
+    console.print(table)
+    console.print(f"use [bold]{escape(found['recommendation'])}[/]: {escape(found['summary'])}")
+    work = f"{found['evaluations']} evaluations and {found['gradients']} gradients, {duration(found['seconds'])} in all"
+    short = f"; for the time, minima are of {m['examples']} examples, {m['starts']} starts each"
+    console.print(work + (short if found["cut_short"] else ""), style="dim")
+    if found["nonfinite"]:
+        console.print(
+            f"{found['nonfinite']} more examples left out: F or its gradient fails at x0, or nothing is observed"
+        )
+    for path in figures:
+        console.print(f"written to {escape(path)}", soft_wrap=True)
+
+
+def _measured(flat: Mapping[str, Any], m: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a diagnosis measured of gradients and minima: what it is, and its value; without what is not known."""
+    starts = f"{m['starts']} starts of {m['method']}"
+    shares = [
+        ("zero gradient at x0", flat["at_x0"]),
+        ("zero gradient at points drawn where x may be", flat["at_drawn"]),
+        ("F fails at such points", flat["failing_drawn"] or None),
+        ("the loss rises on the straight way from x0 to the solution", m["barrier"]),
+        (f"{starts} end in more than one minimum", m["several"]),
+        ("x0 ends in a worse one than the best start", m["x0_worse"]),
+        ("two or more starts find the best one", m["found_again"]),
+        ("solved from x0 (x_true is known)", m["solved_x0"]),
+        ("solved by the best start", m["solved_best"]),
+        ("starts cut off by evaluations or time", m["unfinished"] or None),
+    ]
+    rows = [(label, f"{share:.1%}") for label, share in shares if share is not None]
+    return rows if m["mean"] is None else [*rows, ("minima that they end in, mean", f"{m['mean']:.2f}")]
+
+
+def _show_alignment(console: Console, a: Mapping[str, Any]) -> None:
+    """Cosine to the solutions by the number of examples that make a joint step, and of the plain gradient."""
+    kind = "x_true" if a["reference"] == "x_true" else "the best found"
+    console.print(
+        f"cosine of the first step with the way to {kind}, {a['examples']} examples, {a['networks']} networks"
+    )
+    table = _table("joint step of k examples, k =", *map(str, a["sizes"]), "own gradient")
+    table.add_row("mean", *(f"{value:.2f}" for value in a["joint"]), f"{a['plain']:.2f}")
+    table.add_row("± networks", *(f"{value:.2f}" for value in a["spread"]), "")
+    console.print(table)
 
 
 def number(value: float | None) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from invsolve.config import load_config
+from invsolve.errors import OptionError
+
+if TYPE_CHECKING:
+    from invsolve.data.dataset import Dataset
 
 CONFIG = "invsolve.config"  # where a command finds the option tables of its --config
 
@@ -68,3 +72,29 @@ Targets = Annotated[str, typer.Option("--targets", metavar="PATH", help="dataset
 Identifiers = Annotated[str, typer.Option("--identifiers", metavar="PATH", help="dataset or group inside the file")]
 X0 = Annotated[str, typer.Option("--x0", metavar="PATH", help="dataset inside the file, or numbers such as 1,0.5")]
 Sigma = Annotated[str, typer.Option("--sigma", metavar="PATH", help="dataset inside the file")]
+
+
+def open_dataset(path: Path, targets: str, identifiers: str, x0: str, sigma: str) -> Dataset:
+    from invsolve.data.store import read_dataset
+
+    return read_dataset(path, targets=targets, identifiers=identifiers, x0=x0, sigma=sigma)
+
+
+def assigned(ctx: typer.Context, table: str, flags: list[str] | None, flag: str) -> dict[str, Any]:
+    """Options from the config's table and, winning over them, from the flags."""
+    from invsolve.options import split_assignments
+
+    return {**ctx.meta.get(CONFIG, {}).get(table, {}), **split_assignments(flags or [], flag)}
+
+
+def refuse(ctx: typer.Context, flags: set[str], where: str) -> None:
+    """See that none of these parameters is given where it would do nothing."""
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        source = ctx.get_parameter_source(name)
+        if name in flags and source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP"):
+            raise OptionError(f"{parameter.opts[0]} has no meaning {where}; leave it out")
+
+
+def refuse_all_but(ctx: typer.Context, flags: set[str], where: str) -> None:
+    refuse(ctx, {parameter.name or "" for parameter in ctx.command.params} - flags, where)
