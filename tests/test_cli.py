@@ -307,7 +307,7 @@ def test_multistart_tells_how_it_came_to_its_solutions(command: Command, wave_pa
     assert document["starts"]["max"] == 16
     assert 1 <= document["minima"]["mean"] <= document["starts"]["mean"]
     table = command("inspect", "wp.multistart.h5", cwd=folder).stdout
-    assert f"{document['found_by']['multistart']} found by the local method, from one of further starts" in table
+    assert f"{document['found_by']['multistart']} found by a local solve from one of further starts" in table
     assert f"{document['starts']['mean']:.1f} starts per example, which led to" in table
     document = json.loads(command("compare", "wp.h5", "--methods", "bfgs,multistart", "--json", cwd=folder).stdout)
     assert document["methods"]["multistart"]["worse"] == 0

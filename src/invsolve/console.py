@@ -88,7 +88,7 @@ def _show_stages(console: Console, summary: Mapping[str, Any]) -> None:
     for kind in FoundBy:
         if count := summary.get("found_by", {}).get(kind.name.lower()):
             console.print(f"{count} found by {kind.reason}" if kind is not FoundBy.START else f"{count} at their start")
-    if "starts" in summary and "minima" in summary:
+    if "minima" in summary and summary.get("starts", {}).get("total"):
         console.print(
             f"{summary['starts']['mean']:.1f} starts per example, which led to {summary['minima']['mean']:.1f} minima"
         )

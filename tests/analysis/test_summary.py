@@ -40,8 +40,8 @@ def test_stages_are_shown(solution: Solution, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     for line in (
         "1 at their start",
-        "2 found by the local method, from the example's own start",
-        "1 found by the local method, from one of further starts",
+        "2 found by a local solve from the example's own start",
+        "1 found by a local solve from one of further starts",
         "8.0 starts per example, which led to 1.5 minima",
     ):
         assert line in shown

@@ -51,13 +51,13 @@ class Identifiability(Code):
 
 
 class FoundBy(Code):
-    """Which stage of a method with several found the solution of an example."""
+    """Which stage of a method with several found an example's solution, or what the local solve that did began at."""
 
     START = 0, "nothing better than its start was found"
-    LOCAL = 1, "the local method, from the example's own start"
-    PROPOSAL = 2, "the local method, from the best of the points that were simulated for it"
-    NETWORK = 3, "the local method, from what the network gave"
-    MULTISTART = 4, "the local method, from one of further starts"
+    LOCAL = 1, "a local solve from the example's own start"
+    PROPOSAL = 2, "the points that were simulated for it"
+    NETWORK = 3, "the network"
+    MULTISTART = 4, "a local solve from one of further starts"
 
 
 @dataclass
