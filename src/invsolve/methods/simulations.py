@@ -22,16 +22,19 @@ from invsolve.problem import Batch, Problem
 from invsolve.sampling import Sampler
 
 MEMORY = 2**28  # bytes of pairs that are kept; older ones make room
-RATES = (1e-3, 3e-3, 1e-2)  # of AdamW, that are raced
+RATES = (3e-4, 1e-3, 3e-3)  # of AdamW, that are raced
 _RACE = 100  # steps of each rate
 ASKED = 1  # evaluation of each example, to see how good the network's answer is
 MINIBATCH = 32  # pairs of a training step
+MOST_STEPS = 20_000  # however many examples there are: a network has seen enough by then
 TOGETHER = 1024  # rows that are simulated in one call
 _STALLED = 10  # passes whose error is held against that of as many before them
 _FALLING = 0.95  # of it, above which it falls no more
 _LEARNED = 0.3  # of the error at first
 _FOUND = 0.1  # of the first loss
-_GOOD = 1e-4  # mean square error of an unknown, in typical changes
+_FORGOTTEN = 10.0  # times the least error
+_JUDGED = 1000  # pairs
+_GOOD = 3e-4  # mean square error of an unknown, in typical changes
 _WEIGHT_DECAY = 0.01
 
 
@@ -112,11 +115,12 @@ class Simulation:
         self.rate = 0.0
         self.errors: list[float] = []  # of each pass, of its pairs before they were trained on
         self._optimizer: torch.optim.Optimizer | None = None
+        self._kept: dict[str, Tensor] | None = None  # the network when it was best
 
     def run(self, control: Control) -> None:
         """All passes, or until the network learns no more, or `control` stops it."""
         for done in range(self.plan.passes):
-            wrong, pairs = 0.0, 0
+            wrong, pairs, judged = 0.0, 0, copy.deepcopy(self.network.network.state_dict())
             for window in self.examples.windows():
                 if control.stopped:
                     return
@@ -124,10 +128,11 @@ class Simulation:
                 for some in torch.split(rows, TOGETHER):
                     error, count = self._simulate(window, some, done)
                     wrong, pairs = wrong + error, pairs + count
-                self._train(math.ceil(self.plan.replay * len(rows) / self.plan.minibatch))
+                self._train(self._steps(len(rows)))
                 control.report(lambda done=done: self._progress((done + 1) / self.plan.passes))  # type: ignore[misc]
                 del window  # before the next one is loaded
             self.errors.append(wrong / max(pairs, 1))
+            self._keep_or_take_back(judged)
             if self._is_done():
                 break
         if self.errors:
@@ -147,9 +152,23 @@ class Simulation:
     def _is_done(self) -> bool:
         """Whether the error of new pairs does not fall any more, or is no more than a local solve can mend."""
         before, lately = self.errors[-2 * _STALLED : -_STALLED], self.errors[-_STALLED:]
-        if len(before) < _STALLED:
-            return False
-        return sum(lately) > _FALLING * sum(before) or sum(lately) / _STALLED < _GOOD * self.z0.shape[1]
+        judging = math.ceil(_JUDGED / max(self.count, 1))  # passes that have enough pairs for a judgement
+        if len(self.errors) > judging and max(self.errors[-judging:]) < _GOOD * self.z0.shape[1]:
+            return True
+        return len(before) == _STALLED and sum(lately) > _FALLING * sum(before)
+
+    def _keep_or_take_back(self, judged: dict[str, Tensor]) -> None:
+        """Keep the network while it learns; one that forgot what it knew goes back, and on at a smaller rate.
+
+        `judged` is the network as it was at the beginning of the last pass, to which the last error belongs.
+        """
+        error, least = self.errors[-1], min(self.errors)
+        if error <= least:
+            self._kept = judged
+        elif not error < _FORGOTTEN * least + _GOOD * self.z0.shape[1] and self._kept is not None:
+            self.network.network.load_state_dict(self._kept)
+            self.rate /= 3
+            self._optimizer = _optimizer(self.network, self.rate)
 
     @torch.no_grad()
     def _simulate(self, window: Window, rows: Tensor, done: int) -> tuple[float, int]:
@@ -180,6 +199,11 @@ class Simulation:
         near: Tensor = (self.candidates.z[which] + width * self.sampler.units(z0) * noise).clamp(c.lower, c.upper)
         return near
 
+    def _steps(self, pairs: int) -> int:
+        """Of training, for so many new pairs."""
+        most = MOST_STEPS * pairs / (self.plan.passes * max(self.count, 1))
+        return math.ceil(min(self.plan.replay * pairs / self.plan.minibatch, most))
+
     def _train(self, steps: int) -> None:
         if self.pairs is None or not self.pairs.count:
             return
@@ -191,8 +215,7 @@ class Simulation:
 
     def _anneal(self, control: Control) -> None:
         """Let the rate and the noise fall to zero, over a third as many steps as there were."""
-        made = len(self.errors) * self.plan.replay * self.count / self.plan.minibatch
-        steps = math.ceil(max(made / 3, _RACE))
+        steps = max(math.ceil(len(self.errors) * self._steps(self.count) / 3), _RACE)
         if self._optimizer is None:
             return
         for step in range(steps):
@@ -209,6 +232,7 @@ class Simulation:
         error = (network.network(features.blurred(noise)) - answers).square().sum(1).mean()
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(error)
+        torch.nn.utils.clip_grad_norm_(network.network.parameters(), 1.0)
         optimizer.step()
 
     def _race(self) -> float:
