@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import invsolve
 from invsolve.data.solution import FoundBy
+from invsolve.methods import search
 from invsolve.pipeline import compare
 
 
@@ -34,6 +37,27 @@ def test_the_budget_holds_for_all_stages_together() -> None:
         solution = invsolve.solve(data, method="auto", max_evaluations=most)
         assert solution.evaluations.max() <= most
         assert (solution.loss <= solution.loss_initial).all()
+
+
+def test_examples_that_do_not_fit_into_memory_together_are_refined_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = invsolve.generate("billiards", 12, seed=2)
+    whole = invsolve.solve(data, method="auto", options={"simulations": 8})
+    monkeypatch.setattr(search, "_MEMORY", 5 * 19 * 14)  # five examples, 19 starts of each, 14 numbers a start
+    sizes: list[int] = []
+    monkeypatch.setattr(search.Search, "__init__", recording_size(search.Search.__init__, sizes))
+    parts = invsolve.solve(data, method="auto", options={"simulations": 8})
+    assert sizes == [5, 5, 2]
+    np.testing.assert_array_equal(parts.found_by, whole.found_by)
+    np.testing.assert_array_equal(parts.starts, whole.starts)
+    np.testing.assert_allclose(parts.x, whole.x, rtol=1e-6, atol=1e-9)
+
+
+def recording_size(begin: Any, sizes: list[int]) -> Any:
+    def init(self: Any, local: Any, problem: Any, *more: Any) -> None:
+        sizes.append(problem.n)
+        begin(self, local, problem, *more)
+
+    return init
 
 
 def test_unrefined_it_tells_the_best_that_was_seen() -> None:

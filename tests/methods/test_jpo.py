@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import invsolve
-from invsolve.data.solution import Status
+from invsolve.data.solution import FoundBy, Status
 from invsolve.pipeline import compare
 from invsolve.settings import Settings
 
@@ -58,6 +58,18 @@ def test_refinement_keeps_the_better() -> None:
     fine = invsolve.solve(data, method="jpo", options={"steps": 200, "proposals": "none"})
     assert (fine.loss <= rough.loss * (1 + 1e-9)).all()
     assert fine.loss.mean() < 0.5 * rough.loss.mean()
+
+
+def test_what_a_local_solve_makes_of_the_start_is_told_as_local() -> None:
+    """The network never gets a step: only the local solves find anything."""
+    data = invsolve.generate("billiards", 12, seed=3)
+    solution = invsolve.solve(data, method="jpo", options={"passes": 0, "proposals": "none", "restarts": 0})
+    assert solution.found_by is not None
+    moved = solution.loss < solution.loss_initial
+    assert moved.any()
+    assert set(solution.found_by[moved]) <= {FoundBy.LOCAL, FoundBy.NETWORK}
+    assert FoundBy.LOCAL in solution.found_by[moved]
+    assert set(solution.found_by[~moved]) <= {FoundBy.START}
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv1d"])

@@ -17,7 +17,7 @@ from invsolve import ranges
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import FoundBy, Status
 from invsolve.engine import Control, Progress
-from invsolve.methods import multistart
+from invsolve.methods import search
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Normal, Parameter, Uniform
 
@@ -104,7 +104,7 @@ def test_one_start_is_the_local_method() -> None:
 def test_examples_know_nothing_of_batches_or_ranges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data = invsolve.generate("wave-packet", 11, seed=4)
     whole = solve(data, None)
-    monkeypatch.setattr(multistart, "_MEMORY", 3 * 64 * 100)  # some examples at a time
+    monkeypatch.setattr(search, "_MEMORY", 3 * 64 * 80)  # some examples at a time
     monkeypatch.setattr(ranges, "RANGE", 5)
     monkeypatch.setattr(ranges, "PATIENCE", 0)
     pieces = solve(data, None, batch_size=7, out=tmp_path / "out.h5")
@@ -256,7 +256,7 @@ def test_a_time_limit_gives_every_example_its_own_start_first() -> None:
 
 
 def test_progress_goes_forward(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multistart, "_MEMORY", 3 * 64 * 30)
+    monkeypatch.setattr(search, "_MEMORY", 3 * 64 * 10)
     seen: list[Progress] = []
     ticks = [0.0]
 

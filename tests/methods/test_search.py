@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import invsolve
-from invsolve.data.solution import FoundBy
-from invsolve.engine import Control
+from invsolve.data.solution import FoundBy, Status
+from invsolve.engine import Control, RowResults
 from invsolve.methods.base import Budget
 from invsolve.methods.bfgs import Bfgs
 from invsolve.methods.search import Search, Starts
@@ -21,13 +21,15 @@ def two_minima(x: Tensor, identifiers: object) -> Tensor:
     return torch.cat([x**2, 0.5 * (x - 1)], dim=1)
 
 
-def search(points: list[float], *, agree: int, rows: int = 1, peers: bool = False) -> Search:
+def search(
+    points: list[float], *, agree: int, rows: int = 1, peers: bool = False, seen: RowResults | None = None
+) -> Search:
     data = invsolve.Dataset(targets=np.tile([1.0, 0.0], (rows, 1)) + 1e-3, x0=np.full((rows, 1), 0.5))
     problem = Problem(load_model(two_minima), data.rows(0, rows), (1,), torch.device("cpu"), torch.float64)
     z = torch.tensor(points, dtype=torch.float64).expand(rows, -1)[:, :, None]
     origins = torch.full(z.shape[:2], int(FoundBy.MULTISTART), dtype=torch.int8)
     origins[:, 0] = int(FoundBy.LOCAL)
-    return Search(Bfgs(), problem, Starts(z, origins, agree, agree, peers=peers), Budget())
+    return Search(Bfgs(), problem, Starts(z, origins, agree, agree, peers=peers, seen=seen), Budget())
 
 
 def test_agreement_ends_the_search() -> None:
@@ -57,3 +59,24 @@ def test_one_far_above_its_peers_needs_more_to_agree() -> None:
         found = whole.run(Control())
         assert found.starts is not None
         assert found.starts.tolist() == [expected, 2, 2, 2, 2]
+
+
+def test_where_a_local_solve_ended_none_begins_again() -> None:
+    first = search([0.6], agree=1).run(Control())
+    for status, origin, solved_anew in (
+        (Status.CONVERGED, FoundBy.LOCAL, False),
+        (Status.BUDGET, FoundBy.LOCAL, True),  # it was cut short
+        (Status.BUDGET, FoundBy.NETWORK, True),
+    ):
+        known = RowResults(
+            z=first.z,
+            best=first.best,
+            iterations=first.iterations,
+            status=torch.full_like(first.status, int(status)),
+            found_by=torch.full_like(first.status, int(origin)),
+        )
+        again = search([first.z.item(), 1.2], agree=1, seen=known)
+        found = again.run(Control())
+        assert found.starts is not None
+        assert found.starts.tolist() == [1]
+        assert bool(again.problem.evaluations.any()) == solved_anew

@@ -15,7 +15,7 @@ from invsolve.data.solution import FoundBy, Status
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget, Method
-from invsolve.methods.search import Search, Starts
+from invsolve.methods.search import Starts, search_in_parts
 from invsolve.options import Options as BaseOptions
 from invsolve.problem import Problem
 from invsolve.sampling import Sampler
@@ -67,13 +67,19 @@ class JointMethod(Method):
         found.starts = found.minima = torch.zeros_like(found.iterations)
         if budget.refiner is None or control.stopped:
             return replace(found, candidates=None, first=None)
-        search = Search(budget.refiner, problem, self._starts(problem, z0, found), budget)
-        ended = search.run(search.part_of(control, budget.refiner.name, problem, 0))
+
+        def starts_of(part: Problem, start: int) -> Starts:
+            stop = start + part.n
+            return self._starts(part, z0[start:stop], found.slice(start, stop))
+
+        most = 1 + len(self.candidates) + self.options.restarts
+        ended = search_in_parts(budget.refiner, problem, starts_of, most, budget, control, budget.refiner.name)
         return _better(found, ended)
 
     def _starts(self, problem: Problem, z0: Tensor, found: RowResults) -> Starts:
         assert found.found_by is not None
-        points, origins = [found.z[:, None]], [found.found_by[:, None]]
+        points, origins = [found.z[:, None]], [found.found_by[:, None].clone()]
+        origins[0][origins[0] == int(FoundBy.START)] = int(FoundBy.LOCAL)  # so is what a local solve makes of it
         if found.candidates is not None:
             points.append(found.candidates)
             known = torch.tensor([int(origin) for origin in self.candidates], dtype=torch.int8)

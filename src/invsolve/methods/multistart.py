@@ -16,14 +16,13 @@ from invsolve.methods.bfgs import Bfgs
 from invsolve.methods.gd import Gd
 from invsolve.methods.lbfgs import Lbfgs
 from invsolve.methods.lm import Lm
-from invsolve.methods.search import Search, Starts
+from invsolve.methods.search import Starts, search_in_parts
 from invsolve.options import Options as BaseOptions
 from invsolve.problem import Problem
 from invsolve.sampling import Sampler
 
 LOCAL: dict[str, type[RowMethod]] = {kind.name: kind for kind in (Bfgs, Lbfgs, Lm, Gd)}
 _FIRST = 8  # starts of an example before it is asked whether they agree
-_MEMORY = 2**25  # numbers that the starts of some examples may take together: of larger ones, fewer at a time
 
 
 class Multistart(Method):
@@ -64,13 +63,10 @@ class Multistart(Method):
         return f"method 'multistart' uses '{self.local.name}', which cannot take d = {d} unknowns; add -O local=lbfgs"
 
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
-        together = max(1, _MEMORY // self._numbers_each(problem))
-        parts = []
-        for start in range(0, problem.n, together):
-            part = problem.slice(start, min(start + together, problem.n))
-            search = Search(self.local, part, self._starts(part, z0[start : start + part.n]), budget)
-            parts.append(search.run(search.part_of(control, self.name, problem, start)))
-        return RowResults.joined(parts)
+        def starts_of(part: Problem, start: int) -> Starts:
+            return self._starts(part, z0[start : start + part.n])
+
+        return search_in_parts(self.local, problem, starts_of, self.options.starts, budget, control, self.name)
 
     def _starts(self, problem: Problem, z0: Tensor) -> Starts:
         o = self.options
@@ -80,11 +76,3 @@ class Multistart(Method):
         origins = torch.full(points.shape[:2], int(FoundBy.MULTISTART), dtype=torch.int8, device=z0.device)
         origins[:, 0] = int(FoundBy.LOCAL)
         return Starts(points, origins, o.agree, _FIRST)
-
-    def _numbers_each(self, problem: Problem) -> int:
-        """That the starts of an example take: where they are and end, and the data of those in a wave."""
-        known = problem.identifiers
-        given = [] if known is None else list(known.values()) if isinstance(known, dict) else [known]
-        data = sum(t[0].numel() for t in (problem.targets, problem.observed, problem.weight, *given) if t is not None)
-        together = min(self.options.starts, max(_FIRST, self.options.starts // 4))
-        return self.options.starts * (6 * problem.d + 1) + together * data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from invsolve.methods.base import Budget, Method
 from invsolve.problem import Problem
 from invsolve.sampling import Sampler
 
+_MEMORY = 2**25  # numbers that the starts of some examples may take together: of larger ones, fewer at a time
 _SAME_X = 1e-2  # typical changes between ends that are one minimum
 _SAME_LOSS = 1e-3  # relative, between their losses
 _ZERO = 1e-9  # of the loss of y = 0: losses below are no different
@@ -31,11 +33,39 @@ class Starts:
     origins: Tensor  # (n, K) int8, see FoundBy
     agree: int  # an example is done once so many starts ended in its best minimum,
     least: int  # and so many were made
-    first: Tensor | None = (
-        None  # (n,) loss at x0: of a loss that is gone but for a millionth nothing better is looked for
-    )
-    seen: RowResults | None = None  # what is known of the first points: those that are ends already are not solved anew
+    first: Tensor | None = None  # (n,) loss at x0: what is left of it tells how good a fit is
+    seen: RowResults | None = None  # what is known of the first points: where local solves ended, none begins again
     peers: bool = False  # whether one whose loss is far above that of most others needs more to agree
+
+
+def search_in_parts(
+    local: Method,
+    problem: Problem,
+    starts_of: Callable[[Problem, int], Starts],
+    most: int,
+    budget: Budget,
+    control: Control,
+    stage: str,
+) -> RowResults:
+    """The best end of each example, for as many of them at a time as memory allows.
+
+    `starts_of(part, start)` gives the starts, `most` of each example, of the part whose first row is row `start`.
+    """
+    together = max(1, _MEMORY // (most * _numbers_of_a_start(problem)))
+    parts = []
+    for start in range(0, problem.n, together):
+        part = problem.slice(start, min(start + together, problem.n))
+        search = Search(local, part, starts_of(part, start), budget)
+        parts.append(search.run(search.part_of(control, stage, problem, start)))
+    return RowResults.joined(parts)
+
+
+def _numbers_of_a_start(problem: Problem) -> int:
+    """That a start takes: where it is and ends, and its example's data, of a quarter of the starts at a time."""
+    known = problem.identifiers
+    given = [] if known is None else list(known.values()) if isinstance(known, dict) else [known]
+    data = sum(t[0].numel() for t in (problem.targets, problem.observed, problem.weight, *given) if t is not None)
+    return 6 * problem.d + 1 + data // 4
 
 
 class Search:
@@ -60,8 +90,7 @@ class Search:
         if problem.blank is not None:
             self.going &= ~problem.blank  # solved by anything: to start once tells as much
         if starts.seen is not None:
-            solved = starts.origins[:, 0] == int(FoundBy.LOCAL)
-            self.ends.begin(starts.seen, solved | (starts.seen.best <= self.ends.perfect))
+            self.ends.begin(starts.seen)
             self.going &= ~self.ends.settled()
 
     def run(self, control: Control) -> RowResults:
@@ -124,6 +153,11 @@ def perfect_loss(problem: Problem, first: Tensor | None = None) -> Tensor:
     return perfect if first is None else torch.maximum(perfect, _FITTED * torch.minimum(nothing, first.to(nothing)))
 
 
+def _is_minimum(status: Tensor) -> Tensor:
+    """Whether local solves ended so by themselves: where a budget ended one is no minimum."""
+    return (status == int(Status.CONVERGED)) | (status == int(Status.STALLED))
+
+
 class Ends:
     """Where the starts of n examples ended, K at most of each; of those not made yet, where they will be."""
 
@@ -143,8 +177,10 @@ class Ends:
         self.new = torch.zeros(n, most, dtype=torch.bool, device=points.device)  # a minimum, no earlier one
         self.made = torch.zeros(n, dtype=torch.int64, device=points.device)
 
-    def begin(self, seen: RowResults, which: Tensor) -> None:
-        """Take the first starts of the examples of a mask (n,) as made, for they are ends already."""
+    def begin(self, seen: RowResults) -> None:
+        """Take the first starts of those examples as made for which they are where a local solve ended by itself."""
+        assert seen.found_by is not None
+        which = (seen.found_by == int(FoundBy.LOCAL)) & _is_minimum(seen.status)
         self.best[which, 0], self.status[which, 0] = seen.best[which], seen.status[which]
         self.new[:, 0], self.made = which, self.made + which
 
@@ -159,8 +195,7 @@ class Ends:
         self.status[rows, ks], self.iterations[rows, ks] = solved.status, solved.iterations
         self.evaluations[rows, ks] = evaluations
         self.made += which.sum(1)
-        # Where the budget ended a start is no minimum.
-        minimum = (self.status == int(Status.CONVERGED)) | (self.status == int(Status.STALLED))
+        minimum = _is_minimum(self.status)
         for k in sorted(set(ks.tolist())):
             mine = which[:, k].nonzero().squeeze(1)
             known = (self._same(mine, torch.full_like(mine, k)) & minimum[mine])[:, :k].any(1)
