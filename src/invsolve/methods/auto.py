@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from invsolve.data.solution import FoundBy, Status
@@ -16,8 +14,8 @@ from invsolve.methods.base import Budget
 from invsolve.methods.bfgs import Bfgs
 from invsolve.methods.joint import JointMethod
 from invsolve.methods.search import perfect_loss
-from invsolve.methods.simulations import ASKED, MINIBATCH, TOGETHER, Candidates, Plan, Simulation
-from invsolve.methods.solver_network import NetworkOptions, SolverNetwork, training
+from invsolve.methods.simulations import MINIBATCH, TOGETHER, Candidates, ProposalOptions, Simulation
+from invsolve.methods.solver_network import SolverNetwork, training
 
 
 class Auto(JointMethod):
@@ -26,11 +24,8 @@ class Auto(JointMethod):
     name = "auto"
     candidates = (FoundBy.NETWORK, FoundBy.PROPOSAL)
 
-    class Options(NetworkOptions):
-        simulations: int = Field(100, ge=1, description="points simulated for each example left behind, at most")
-        pairs: int = Field(30_000, ge=1, description="points simulated in all, about")
-
-    options: Options
+    Options = ProposalOptions
+    options: ProposalOptions
 
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         z0 = examples.coordinates.to_solver(examples.x0)
@@ -41,7 +36,8 @@ class Auto(JointMethod):
         if not bool(done.all()) and not control.stopped:
             with training(examples, self.seed, MINIBATCH):
                 network = SolverNetwork(self.options, examples)
-                simulation = Simulation(self._plan(~done, examples, budget), network, examples, candidates, self.seed)
+                plan = self.options.plan(~done, budget.left(examples.evaluations) // 2)
+                simulation = Simulation(plan, network, examples, candidates, self.seed)
                 simulation.run(control)
                 answers, proposed = network.all_solutions(examples, z0), simulation.proposed
         return replace(
@@ -82,9 +78,3 @@ class Auto(JointMethod):
                 done[which] = perfect | (found.status == int(Status.NONFINITE))
             del window  # before the next one is loaded
         return done
-
-    def _plan(self, which: Tensor, examples: Examples, budget: Budget) -> Plan:
-        passes = min(self.options.simulations, max(8, math.ceil(self.options.pairs / int(which.sum()))))
-        if budget.max_evaluations is not None:
-            passes = min(passes, (budget.max_evaluations - int(examples.evaluations.max())) // 2 - ASKED)
-        return Plan(max(passes, 0), "prior", which)

@@ -16,6 +16,8 @@ from invsolve.options import Options as BaseOptions
 from invsolve.options import parse_options
 from invsolve.problem import Batch, Problem
 
+_NO_LIMIT = torch.iinfo(torch.int64).max
+
 STATE_BYTES = 4 * 2**30
 """What the states of the rows that are solved together may take; of larger rows, fewer are solved at a time."""
 
@@ -34,8 +36,12 @@ class Budget:
         """(n,) int64: where each row's count must end."""
         if self.limits is not None:
             return self.limits
-        most = torch.iinfo(torch.int64).max if self.max_evaluations is None else self.max_evaluations
+        most = _NO_LIMIT if self.max_evaluations is None else self.max_evaluations
         return torch.full((problem.n,), most, dtype=torch.int64, device=problem.device)
+
+    def left(self, made: Tensor) -> int:
+        """Evaluations that are left to every example, of which `made` (n,) were."""
+        return _NO_LIMIT if self.max_evaluations is None else max(0, self.max_evaluations - int(made.max()))
 
 
 class Method(ABC):

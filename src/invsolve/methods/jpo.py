@@ -17,12 +17,12 @@ from torch import Tensor
 
 from invsolve.coordinates import projected
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, Progress, RowResults
+from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
 from invsolve.methods.joint import JointMethod
-from invsolve.methods.simulations import ASKED, Candidates, Plan, Simulation
-from invsolve.methods.solver_network import NetworkOptions, SolverNetwork, training
+from invsolve.methods.simulations import Candidates, ProposalOptions, Simulation
+from invsolve.methods.solver_network import SolverNetwork, training
 from invsolve.networks.features import Features
 
 
@@ -32,14 +32,12 @@ class Jpo(JointMethod):
     name = "jpo"
     candidates = (FoundBy.NETWORK, FoundBy.LOCAL)
 
-    class Options(NetworkOptions):
+    class Options(ProposalOptions):
         proposals: Literal["auto", "prior", "best", "both", "none"] = Field(
             "auto",
             description="where points are simulated to train the network on first: by priors or bounds, around the "
             "best seen, or both in turns; auto is prior",
         )
-        simulations: int = Field(100, ge=1, description="points simulated for each example at most")
-        pairs: int = Field(30_000, ge=1, description="points simulated in all, about: of many examples, fewer for each")
         steps: int = Field(10_000, ge=1, description="training steps at most, one minibatch each")
         passes: int | None = Field(
             None,
@@ -70,7 +68,10 @@ class Jpo(JointMethod):
             candidates = Candidates.at(examples.coordinates.to_solver(examples.x0), initial_loss)
             learned = False
             if o.proposals != "none":
-                simulation = Simulation(self._plan(examples, budget), network, examples, candidates, self.seed)
+                everyone = torch.ones(examples.n, dtype=torch.bool, device=examples.device)
+                where = "prior" if o.proposals == "auto" else o.proposals
+                plan = o.plan(everyone, self._affordable(examples, budget) // 2, where)
+                simulation = Simulation(plan, network, examples, candidates, self.seed)
                 simulation.run(control)
                 learned = simulation.learned
             steps = self._steps(examples, budget, learned=learned)
@@ -79,20 +80,10 @@ class Jpo(JointMethod):
             answers = network.all_solutions(examples, run.z0)
             return replace(found, candidates=torch.stack([answers, run.z0], dim=1))
 
-    def _plan(self, examples: Examples, budget: Budget) -> Plan:
-        """What is simulated: enough pairs for a network, of which many examples need fewer each."""
-        o = self.options
-        passes = min(o.simulations, max(LEAST_SIMULATIONS, math.ceil(o.pairs / examples.n)))
-        where = "prior" if o.proposals == "auto" else o.proposals
-        everyone = torch.ones(examples.n, dtype=torch.bool, device=examples.device)
-        return Plan(min(passes, max(0, self._affordable(examples, budget) // 2 - ASKED)), where, everyone)
-
     def _affordable(self, examples: Examples, budget: Budget) -> int:
         """Evaluations of each example that are left for proposals and training."""
-        if budget.max_evaluations is None:
-            return 10**9
-        left = budget.max_evaluations - int(examples.evaluations.max())
-        return max(0, left - min(REFINEMENT, left // 2) if budget.refiner is not None else left)
+        left = budget.left(examples.evaluations)
+        return left if budget.refiner is None else left - min(REFINEMENT, left // 2)
 
     def _steps(self, examples: Examples, budget: Budget, *, learned: bool) -> int:
         """Steps that options and budget allow, a part of the budget being left for the refinement that follows."""
@@ -107,7 +98,6 @@ PASSES = 300  # over all examples: what few examples are trained for
 PASSES_AFTER_PROPOSALS = 30
 NEARLY_GONE = 1e-2  # of the first loss
 GENTLY = 0.3  # of learning rate, weight decay and noise: of a network that knows something already
-LEAST_SIMULATIONS = 8  # points for each example
 REFINEMENT = 30  # evaluations per example that a refinement may need after training
 
 
@@ -159,7 +149,8 @@ class Training:
                 if control.stopped or (step and step % each_pass == 0 and self._fits()):
                     break
                 self._step(*next(minibatches), done=step / self.steps)
-                control.report(lambda step=step: self._progress(step + 1))  # type: ignore[misc]
+                fraction = (step + 1) / self.steps
+                control.report(lambda f=fraction: self.candidates.progress("jpo", self.examples, f))  # type: ignore[misc]
         begun = self.examples.evaluations > 1  # beside the scoring of the start
         failed = torch.where(torch.isfinite(self.candidates.loss), int(Status.BUDGET), int(Status.NONFINITE))
         return RowResults(
@@ -206,14 +197,3 @@ class Training:
         torch.autograd.backward(z, projected(gradient, trial, c.lower, c.upper))
         self.optimizer.step()
         self.schedule.step()
-
-    def _progress(self, step: int) -> Progress:
-        loss = self.candidates.loss
-        return Progress(
-            stage="jpo",
-            total=self.examples.n,
-            done=0,
-            fraction=step / self.steps,
-            evaluations=int(self.examples.evaluations.sum()),
-            losses=loss[torch.isfinite(loss)],
-        )

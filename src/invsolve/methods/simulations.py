@@ -11,12 +11,13 @@ import math
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from invsolve.data.solution import FoundBy
 from invsolve.engine import Control, Progress
 from invsolve.examples import Examples, Window
-from invsolve.methods.solver_network import SolverNetwork
+from invsolve.methods.solver_network import NetworkOptions, SolverNetwork
 from invsolve.networks.features import Features
 from invsolve.problem import Batch, Problem
 from invsolve.sampling import Sampler
@@ -24,7 +25,8 @@ from invsolve.sampling import Sampler
 MEMORY = 2**28  # bytes of pairs that are kept; older ones make room
 RATES = (3e-4, 1e-3, 3e-3)  # of AdamW, that are raced
 _RACE = 100  # steps of each rate
-ASKED = 1  # evaluation of each example, to see how good the network's answer is
+_LEAST = 8  # points for each example, if so many are affordable
+_ASKED = 1  # evaluation of each example, to see how good the network's answer is
 MINIBATCH = 32  # pairs of a training step
 MOST_STEPS = 20_000  # however many examples there are: a network has seen enough by then
 TOGETHER = 1024  # rows that are simulated in one call
@@ -36,6 +38,18 @@ _FORGOTTEN = 10.0  # times the least error
 _JUDGED = 1000  # pairs
 _GOOD = 3e-4  # mean square error of an unknown, in typical changes
 _WEIGHT_DECAY = 0.01
+
+
+class ProposalOptions(NetworkOptions):
+    """What methods share that train on pairs which they simulate."""
+
+    simulations: int = Field(100, ge=1, description="points simulated for each example at most")
+    pairs: int = Field(30_000, ge=1, description="points simulated in all, about: of many examples, fewer for each")
+
+    def plan(self, which: Tensor, affordable: int, where: str = "prior") -> Plan:
+        """What is simulated for the examples of a mask (n,), for `affordable` evaluations of each at most."""
+        wanted = max(_LEAST, math.ceil(self.pairs / max(int(which.sum()), 1)))
+        return Plan(max(0, min(self.simulations, wanted, affordable - _ASKED)), where, which)
 
 
 @dataclass
@@ -57,6 +71,17 @@ class Candidates:
         self.loss[examples] = torch.where(better, loss, self.loss[examples])
         self.z[examples] = torch.where(better[:, None], z, self.z[examples])
         self.origin[examples[better]] = int(origin)
+
+    def progress(self, stage: str, examples: Examples, fraction: float) -> Progress:
+        """That of a stage which works on all examples."""
+        return Progress(
+            stage=stage,
+            total=examples.n,
+            done=0,
+            fraction=fraction,
+            evaluations=int(examples.evaluations.sum()),
+            losses=self.loss[torch.isfinite(self.loss)],
+        )
 
 
 class Pairs:
@@ -129,7 +154,8 @@ class Simulation:
                     error, count = self._simulate(window, some, done)
                     wrong, pairs = wrong + error, pairs + count
                 self._train(self._steps(len(rows)))
-                control.report(lambda done=done: self._progress((done + 1) / self.plan.passes))  # type: ignore[misc]
+                fraction = (done + 1) / self.plan.passes
+                control.report(lambda f=fraction: self.candidates.progress("proposals", self.examples, f))  # type: ignore[misc]
                 del window  # before the next one is loaded
             self.errors.append(wrong / max(pairs, 1))
             self._keep_or_take_back(judged)
@@ -265,17 +291,6 @@ class Simulation:
                 which = window.examples[some]
                 self.candidates.take(which, z[which], simulate(window.problem, some, z[which])[0], FoundBy.NETWORK)
             del window  # before the next one is loaded
-
-    def _progress(self, fraction: float) -> Progress:
-        loss = self.candidates.loss
-        return Progress(
-            stage="proposals",
-            total=self.examples.n,
-            done=0,
-            fraction=fraction,
-            evaluations=int(self.examples.evaluations.sum()),
-            losses=loss[torch.isfinite(loss)],
-        )
 
 
 def simulate(problem: Problem, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,8 +38,7 @@ class SolverNetwork:
     def __init__(self, options: NetworkOptions, examples: Examples) -> None:
         self.scale, self.spatial = options.scale, _spatial(options, examples.y_shape)
         self.standard, one = self._look_at_all(examples)
-        network = VectorNetwork(one, examples.d, width=options.width, depth=options.depth, channels=options.channels)
-        self.network = network.to(examples.device)
+        self.network = _untrained(options, one, examples.d)
 
     def _look_at_all(self, examples: Examples) -> tuple[Standard, Features]:
         """The standard of all examples, and the features of one of them, which have the shapes of all."""
@@ -103,8 +102,12 @@ def fresh_network(options: NetworkOptions, problem: Problem) -> tuple[VectorNetw
     """A network as a training on these rows begins with, and what it sees of each; by torch's global generator."""
     seen = _seen(problem)
     features = Standard.measured(*seen, _spatial(options, problem.y_shape)).features(*seen)
-    network = VectorNetwork(features, problem.d, width=options.width, depth=options.depth, channels=options.channels)
-    return network.to(problem.device), features
+    return _untrained(options, features, problem.d), features
+
+
+def _untrained(options: NetworkOptions, like: Features, d: int) -> VectorNetwork:
+    network = VectorNetwork(like, d, width=options.width, depth=options.depth, channels=options.channels)
+    return network.to(like.flat.device)
 
 
 def _spatial(options: NetworkOptions, y_shape: tuple[int, ...]) -> tuple[int, ...]:
