@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,15 +91,3 @@ def test_functions_and_foreign_names_are_taken_as_by_the_other_commands(command:
     document = json.loads(done.stdout)
     assert document["n"] == document["examples"] == 1
     assert document["alignment"]["reference"] == "best found"
-
-
-def test_help_needs_neither_torch_nor_matplotlib() -> None:
-    script = (
-        "import sys, invsolve.cli\n"
-        "from typer.main import get_command\n"
-        "get_command(invsolve.cli.app).main(['diagnose', '--help'], standalone_mode=False)\n"
-        "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules), sys.modules\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--figures" in done.stdout

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 import invsolve
 from invsolve.checks.method import CHECKS, MethodUnderCheck
 from invsolve.checks.report import Verdict
 from invsolve.data.dataset import Dataset
 from invsolve.methods.base import RowMethod
+from invsolve.models.base import ForwardModel, Identifiers
+from invsolve.models.parameters import Parameter
 from invsolve.registry import method_class, registered
 
 NAMES = sorted(registered("methods"))
@@ -57,3 +61,17 @@ def test_losses_are_those_of_the_solutions(name: str) -> None:
     t = np.linspace(0, 20, 128) - solution.x
     residual = (np.sin(t) * np.exp(-(t**2) / 8) - gaps) / 0.1
     np.testing.assert_allclose(solution.loss, 0.5 * np.nansum(residual**2, axis=1), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "digits"), [("bfgs", 2e-3), ("lbfgs", 2e-3), ("lm", 1e-6)])
+def test_a_parameter_on_a_log_scale_stays_positive(name: str, digits: float) -> None:
+    class Decay(ForwardModel):
+        parameters = (Parameter("rate", lower=0, scale="log", initial=1.0),)
+
+        def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
+            return torch.exp(-x * torch.linspace(0, 1, 9, dtype=x.dtype))
+
+    rates = np.array([[1e-3], [0.3], [5.0], [40.0]])
+    data = Dataset(targets=np.exp(-rates * np.linspace(0, 1, 9)))
+    solution = invsolve.solve(data, Decay, name, options={"grad_tolerance": 1e-9})
+    np.testing.assert_allclose(solution.x, rates, rtol=digits)

@@ -62,19 +62,6 @@ def test_minima_on_bounds_agree_with_scipy() -> None:
     assert on_edge.sum() > 20
 
 
-def test_log_scale_keeps_positive_parameters_positive() -> None:
-    class Decay(ForwardModel):
-        parameters = (Parameter("rate", lower=0, scale="log", initial=1.0),)
-
-        def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
-            return torch.exp(-x * torch.linspace(0, 1, 9, dtype=x.dtype))
-
-    rates = np.array([[1e-3], [0.3], [5.0], [40.0]])
-    data = Dataset(targets=np.exp(-rates * np.linspace(0, 1, 9)))
-    solution = invsolve.solve(data, Decay, "bfgs", options={"grad_tolerance": 1e-9})
-    np.testing.assert_allclose(solution.x, rates, rtol=2e-3)
-
-
 def test_max_iterations_ends_in_budget() -> None:
     data = Dataset(targets=np.zeros((1, 2)), x0=np.array([-1.2, 1.0]))
     solution = invsolve.solve(data, rosenbrock, "bfgs", options={"max_iterations": 4})

@@ -198,18 +198,6 @@ def test_a_prior_counts_as_one_more_residual(solver: str) -> None:
         np.testing.assert_allclose(x, exact.x, atol=1e-5)
 
 
-def test_log_scale_keeps_positive_parameters_positive() -> None:
-    class Decay(ForwardModel):
-        parameters = (Parameter("rate", lower=0, scale="log", initial=1.0),)
-
-        def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
-            return torch.exp(-x * torch.linspace(0, 1, 9, dtype=x.dtype))
-
-    rates = np.array([[1e-3], [0.3], [5.0], [40.0]])
-    solution = solve(np.exp(-rates * np.linspace(0, 1, 9)), Decay, x0=None)
-    np.testing.assert_allclose(solution.x, rates, rtol=1e-6)
-
-
 def test_units_do_not_matter() -> None:
     """The region is that of D p, with D the sizes of the Jacobian's columns: one part in 10¹² is rounding."""
     unit = np.array([1e-9, 1e3, 1.0])

@@ -6,8 +6,9 @@ of its own.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,22 +97,40 @@ def _open_frame(axes: Axes) -> None:
 
 def lines_figure(landscapes: Sequence[Landscape], *, subject: str, best_label: str, ends_label: str) -> Figure:
     """The loss along a line, a panel an example, all with the same axis below."""
-    across = min(3, len(landscapes))
-    down = math.ceil(len(landscapes) / across)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(max(3.4 * across, 6.4), 2.5 * down + 1.0), layout="constrained")
-        figure.suptitle(subject, fontsize=12, x=0.01, ha="left")
-        panels = figure.subplots(down, across, squeeze=False, sharex=len({a.axes for a in landscapes}) == 1)
-        for axes in panels.flat[len(landscapes) :]:
-            axes.remove()
+    with _panels(landscapes, 3, (3.4, 2.5), subject, best_label, ends_label, share_x=True) as (figure, panels):
         for axes, landscape in zip(panels.flat, landscapes, strict=False):
             _line(axes, landscape)
         for axes in panels[:, 0]:
             axes.set_ylabel("loss")
+    return figure
+
+
+@contextlib.contextmanager
+def _panels(
+    landscapes: Sequence[Landscape],
+    most_across: int,
+    size: tuple[float, float],
+    subject: str,
+    best_label: str,
+    ends_label: str,
+    *,
+    share_x: bool = False,
+) -> Iterator[tuple[Figure, np.ndarray]]:
+    """A figure with a panel of about `size` inches for each landscape, whose marks and lower axis are named after."""
+    across = min(most_across, len(landscapes))
+    down = math.ceil(len(landscapes) / across)
+    width, height = size
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(max(width * across, 6.4), height * down + 1.0), layout="constrained")
+        figure.suptitle(subject, fontsize=12, x=0.01, ha="left")
+        one_axis = share_x and len({a.axes for a in landscapes}) == 1
+        panels = figure.subplots(down, across, squeeze=False, sharex=one_axis)
+        for axes in panels.flat[len(landscapes) :]:
+            axes.remove()
+        yield figure, panels
         _label_below(panels, len(landscapes), landscapes[0].axes[0])
         some = any(len(landscape.ends) for landscape in landscapes)
         _explain(figure, best_label, ends_label if some else "")
-    return figure
 
 
 def _label_below(panels: np.ndarray, used: int, label: str) -> None:
@@ -149,21 +168,11 @@ def _line(axes: Axes, landscape: Landscape) -> None:
 
 def planes_figure(landscapes: Sequence[Landscape], *, subject: str, best_label: str, ends_label: str) -> Figure:
     """The loss over a plane by the logarithm of its value, a panel an example."""
-    across = min(2, len(landscapes))
-    down = math.ceil(len(landscapes) / across)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(max(4.6 * across, 6.4), 3.7 * down + 1.0), layout="constrained")
-        figure.suptitle(subject, fontsize=12, x=0.01, ha="left")
-        panels = figure.subplots(down, across, squeeze=False)
-        for axes in panels.flat[len(landscapes) :]:
-            axes.remove()
+    with _panels(landscapes, 2, (4.6, 3.7), subject, best_label, ends_label) as (figure, panels):
         for axes, landscape in zip(panels.flat, landscapes, strict=False):
             _plane(figure, axes, landscape)
         for axes in panels[:, 0]:
             axes.set_ylabel(landscapes[0].axes[1])
-        _label_below(panels, len(landscapes), landscapes[0].axes[0])
-        some = any(len(landscape.ends) for landscape in landscapes)
-        _explain(figure, best_label, ends_label if some else "")
     return figure
 
 
