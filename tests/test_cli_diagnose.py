@@ -37,12 +37,12 @@ def test_json_is_exactly_one_document(command: Command, wave_packets: Path) -> N
     document = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert set(document) == KEYS
     assert document["schema"] == "invsolve-diagnose/1"
-    assert document["recommendation"] in ("bfgs", "multistart", "jpo")
+    assert document["recommendation"] in ("bfgs", "multistart", "jpo", "auto")
     a = document["alignment"]
     assert a["sizes"] == [1, 2, 4, 8, 12]
     assert len(a["joint"]) == len(a["spread"]) == 5
     assert all(-1 <= value <= 1 for value in (*a["joint"], a["plain"]))
-    assert [v["method"] for v in document["verdicts"]] == ["bfgs", "multistart", "jpo"]
+    assert [v["method"] for v in document["verdicts"]] == ["bfgs", "multistart", "jpo", "auto"]
     assert 0 <= document["flatness"]["at_x0"] <= 1
     assert document["figures"] == []
 

@@ -43,7 +43,7 @@ def test_of_a_round_bowl_the_plain_gradient_is_aligned_and_bfgs_is_enough() -> N
     assert found.minima.solved_x0 == 1
     assert found.minima.barrier == 0
     assert found.recommendation == "bfgs"
-    assert [v.verdict for v in found.verdicts] == ["enough", "not needed", "not needed"]
+    assert [v.verdict for v in found.verdicts] == ["enough", "not needed", "not needed", "not needed"]
 
 
 def test_alignment_grows_with_the_examples_where_each_gradient_sees_one_direction() -> None:

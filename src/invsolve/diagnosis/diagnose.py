@@ -80,7 +80,7 @@ def diagnose(
     shown = (
         _slices(sample, starts, known, data, seed, _SHARE_SEEN * limit) if slices and not control.interrupted else []
     )
-    recommendation, summary, verdicts = judge(len(data), alignment, flatness, minima)
+    recommendation, summary, verdicts = judge(alignment, flatness, minima)
     return Diagnosis(
         model=loaded.name,
         n=len(data),

@@ -9,13 +9,12 @@ AGAIN = 0.8  # share of examples whose best minimum two starts found, from which
 SOLVED = 0.9  # share that the best start solves, at least, where that is known
 ALIGNED, GAIN = 0.3, 0.1  # cosine of a joint step that points somewhere, and more than the plain gradient's
 CUT_OFF = 0.5  # share of starts without an end, above which nothing but the cheapest method is recommended
-FEW_EXAMPLES = 32  # that a network has too little to share from: with 16, JPO was no better than BFGS
 
 
-def judge(n: int, a: Alignment | None, f: Flatness, m: Minima) -> tuple[str, str, list[Verdict]]:
-    """The method to use for n examples, one or two sentences why, and what is thought of each."""
-    verdicts = [_bfgs(f, m), _multistart(f, m), _jpo(n, a, f, m)]
-    bfgs, multistart, jpo = verdicts
+def judge(a: Alignment | None, f: Flatness, m: Minima) -> tuple[str, str, list[Verdict]]:
+    """The method to use, one or two sentences why, and what is thought of each."""
+    verdicts = [_bfgs(f, m), _multistart(f, m), _jpo(a, f, m), _auto(f, m)]
+    bfgs, multistart, jpo, auto = verdicts
     if m.x0_worse is None:
         chosen, why = (
             bfgs,
@@ -26,10 +25,12 @@ def judge(n: int, a: Alignment | None, f: Flatness, m: Minima) -> tuple[str, str
         chosen, why = bfgs, f"{cut}, so that little is known of minima: give it more time (--time-limit)"
     elif bfgs.verdict == "enough":
         chosen, why = bfgs, bfgs.reason
-    elif multistart.verdict == "helps" or (multistart.verdict == "may help" and jpo.verdict != "helps"):
+    elif multistart.verdict == "helps":
         chosen, why = multistart, f"{bfgs.reason}; {multistart.reason}"
-    else:  # where nothing else is left, too, JPO is worth the try
+    elif jpo.verdict == "helps":
         chosen, why = jpo, f"{bfgs.reason}; {jpo.reason}"
+    else:
+        chosen, why = auto, f"{bfgs.reason}; {multistart.reason}; auto {auto.reason}"
     return chosen.method, f"{why[:1].upper()}{why[1:]}.", verdicts
 
 
@@ -75,12 +76,10 @@ def _multistart(f: Flatness, m: Minima) -> Verdict:
     return Verdict(name, "in doubt", f"further starts find nothing better, and {again}")
 
 
-def _jpo(n: int, a: Alignment | None, f: Flatness, m: Minima) -> Verdict:
+def _jpo(a: Alignment | None, f: Flatness, m: Minima) -> Verdict:
     name = "jpo"
     if _is_enough(f, m):
         return Verdict(name, "not needed", f"{m.method} is enough")
-    if n < FEW_EXAMPLES:
-        return Verdict(name, "in doubt", f"a network learns from what examples share, and {n} are few")
     if a is None:
         return Verdict(name, "in doubt", "no solution is known to which its first step could point")
     points = (
@@ -92,4 +91,14 @@ def _jpo(n: int, a: Alignment | None, f: Flatness, m: Minima) -> Verdict:
         points += f", and it moves those without a gradient, with {a.joint_flat:.2f}"
     if moved or (a.joint[-1] >= ALIGNED and a.joint[-1] - a.plain >= GAIN):
         return Verdict(name, "helps", points)
-    return Verdict(name, "may help", f"{points}: its first step knows no better, later ones may; compare them")
+    return Verdict(
+        name, "may help", f"{points}: its first step knows no better, later ones and points that it simulates may"
+    )
+
+
+def _auto(f: Flatness, m: Minima) -> Verdict:
+    if _is_enough(f, m):
+        return Verdict("auto", "not needed", f"{m.method} is enough")
+    return Verdict(
+        "auto", "may help", "begins with local solves, and tries a network and further starts on what is left"
+    )
