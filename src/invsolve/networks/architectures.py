@@ -70,25 +70,24 @@ class ArrayNetwork(nn.Module):
         super().__init__()
         self.spatial = tuple(features.grid.shape[2:])
         self.trunk, last = _perceptron(features.flat.shape[1], width, depth)
-        self.head = nn.Linear(last, outputs)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        if not self.spatial:
-            return
+        self.coarse = self._make_steps(features.grid.shape[1], outputs, channels) if self.spatial else (outputs,)
+        self.head = nn.Linear(last, math.prod(self.coarse))
+
+    def _make_steps(self, given: int, outputs: int, channels: int) -> tuple[int, ...]:
+        """The convolutions between the coarsest grid, whose shape is returned, and the finest."""
         convolution: type[nn.Module] = nn.Conv1d if len(self.spatial) == 1 else nn.Conv2d
-        sizes = [self.spatial]
-        while max(sizes[-1]) > _COARSEST:
-            sizes.append(tuple(math.ceil(s / 2) for s in sizes[-1]))
-        widths = [channels * min(2**level, 4) for level in range(len(sizes))]
-        given = features.grid.shape[1]
+        self.sizes = [self.spatial]
+        while max(self.sizes[-1]) > _COARSEST:
+            self.sizes.append(tuple(math.ceil(s / 2) for s in self.sizes[-1]))
+        widths = [channels * min(2**level, 4) for level in range(len(self.sizes))]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, wide in enumerate(widths if given else []):
             before, stride = (widths[level - 1], 2) if level else (given, 1)
             self.down.append(convolution(before, wide, kernel_size=5, stride=stride, padding=2))
-        self.sizes, self.coarse = sizes, (widths[-1], *sizes[-1])
-        self.head = nn.Linear(last, math.prod(self.coarse))
-        for level in reversed(range(len(sizes))):
-            before = widths[min(level + 1, len(sizes) - 1)] + (widths[level] if given else 0)
-            self.up.append(convolution(before, widths[level], kernel_size=5, padding=2))
+        for coarser, wide in zip([widths[-1], *reversed(widths[1:])], reversed(widths), strict=True):
+            self.up.append(convolution(coarser + (wide if given else 0), wide, kernel_size=5, padding=2))
         self.last = convolution(widths[0], outputs // math.prod(self.spatial), kernel_size=5, padding=2)
+        return (widths[-1], *self.sizes[-1])
 
     def forward(self, features: Features) -> Tensor:
         out: Tensor = self.head(self.trunk(features.flat))
