@@ -6,6 +6,7 @@ arXiv 2009.12919, section 3; with BFGS for Adam, and bounds for their boundary l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -30,7 +31,14 @@ class NeuralAdjoint(AnswerMethod[Surrogate]):
     """For comparison: a network learns F, BFGS descends through it from several points, and its best end is refined."""
 
     name = "neural-adjoint"
-    lessons: ClassVar[dict[str, Any]] = {"noise": 0.0, "replay": 20.0, "minibatch": 128, "good": 1e-6}
+    lessons: ClassVar[dict[str, Any]] = {
+        "noise": 0.0,  # S is to be exact, not smooth
+        "replay": 6.0,
+        "minibatch": 64,
+        "good": 1e-6,
+        "finish": 500,  # of few pairs, more steps: they cost less than what they save of F
+        "forgotten": math.inf,  # the error of a pass tells how wild F is where its points fell
+    }
 
     class Options(AnswerOptions, ArchitectureOptions):
         width: int = Field(256, ge=1, description="units of each fully connected layer")

@@ -36,7 +36,6 @@ _STALLED = 10  # passes whose error is held against that of as many before them
 _FALLING = 0.95  # of it, above which it falls no more
 _LEARNED = 0.3  # of the error at first
 _FOUND = 0.1  # of the first loss
-_FORGOTTEN = 10.0  # times the least error
 _JUDGED = 1000  # pairs
 _WEIGHT_DECAY = 0.01
 
@@ -138,6 +137,8 @@ class Plan:
     minibatch: int = MINIBATCH
     noise: float = 0.5  # on the standardized inputs, falling to zero at the end
     good: float = 3e-4  # mean square error of an output at which it ends: of an unknown, in typical changes
+    finish: int = 100  # steps at least in which the learning rate falls to zero
+    forgotten: float = 10.0  # times the least error of a pass, at which the network goes back to where it was then
 
 
 class Learner(Protocol):
@@ -219,7 +220,7 @@ class Lessons(Generic[LearnerKind]):
         error, least = self.errors[-1], min(self.errors)
         if error <= least:
             self._kept = judged
-        elif not error < _FORGOTTEN * least + self._good and self._kept is not None:
+        elif not error < self.plan.forgotten * least + self._good and self._kept is not None:
             self.network.network.load_state_dict(self._kept)
             self.rate /= 3
             self._optimizer = _optimizer(self.network, self.rate)
@@ -268,7 +269,7 @@ class Lessons(Generic[LearnerKind]):
 
     def _anneal(self, control: Control) -> None:
         """Let the rate and the noise fall to zero, over a third as many steps as there were."""
-        steps = max(math.ceil(len(self.errors) * self._steps(self.count) / 3), _RACE)
+        steps = max(math.ceil(len(self.errors) * self._steps(self.count) / 3), self.plan.finish)
         if self._optimizer is None:
             return
         for step in range(steps):
