@@ -44,7 +44,7 @@ class NeuralAdjoint(AnswerMethod[Surrogate]):
         width: int = Field(256, ge=1, description="units of each fully connected layer")
         depth: int = Field(3, ge=0, description="number of fully connected layers")
         starts: int = Field(
-            16, ge=1, le=2**12, description="points, by priors or bounds, from which BFGS descends through the network"
+            32, ge=1, le=2**12, description="points, by priors or bounds, from which BFGS descends through the network"
         )
         iterations: int = Field(100, ge=1, description="BFGS iterations through the network at most")
         asked: int = Field(
