@@ -116,14 +116,14 @@ def test_wild_points_neither_set_the_scale_nor_lead_the_network_astray() -> None
     """F is absurdly large in one part of where x may be; the examples are elsewhere."""
 
     def wild(x: Tensor, identifiers: object) -> Tensor:
-        return torch.cat([x, x**3], dim=1) * torch.where(x < -1.2, x.new_tensor(1e30), 1.0)
+        return torch.cat([x, x**3], dim=1) * torch.where((x - 0.2).abs() > 1.4, x.new_tensor(1e30), 1.0)
 
     x = np.linspace(-1, 1.5, 24)[:, None]
     data = invsolve.Dataset(targets=np.concatenate([x, x**3], 1), x0=np.zeros(1), x_true=x)
     solution = invsolve.solve(
-        data, wild, "neural-adjoint", options=small("neural-adjoint", simulations=40), refine="none"
+        data, wild, "neural-adjoint", options=small("neural-adjoint", simulations=40, asked=1), refine="none"
     )
-    assert np.median(off(solution, data)) < 0.1
+    assert np.median(off(solution, data)) < 0.25  # of x from −1 to 1.5; where it begins, at 0, 0.5
 
 
 def test_fields_and_identifiers_on_their_grid() -> None:
