@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import invsolve
+from invsolve.registry import METHODS
 from tests.documents import ROOT, Page, run, words
 
 README = Page.read("README.md")
@@ -55,7 +56,7 @@ def test_both_commands_are_on_the_first_screen() -> None:
 def test_every_command_and_method_is_told() -> None:
     for name in ("solve", "compare", "generate", "check", "diagnose", "models", "methods", "inspect"):
         assert f"invsolve {name}" in README.text
-    for name in ("bfgs", "lbfgs", "gd", "multistart", "jpo"):
+    for name in METHODS:
         assert f"| `{name}` |" in README.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -58,6 +59,14 @@ class Coordinates:
         x = torch.where(z <= self.lower, self.x_lower, x)
         x = torch.where(z >= self.upper, self.x_upper, x)
         return x.clamp(self.x_lower, self.x_upper)
+
+    def within(self, lower: Tensor, upper: Tensor) -> Coordinates:
+        """The same with bounds of z that are no wider than these, (d,) each."""
+        narrower = copy.copy(self)
+        narrower.lower, narrower.upper = torch.maximum(self.lower, lower), torch.minimum(self.upper, upper)
+        narrower.x_lower, narrower.x_upper = self.to_user(narrower.lower), self.to_user(narrower.upper)
+        narrower.bounded = True
+        return narrower
 
     def slope(self, x: Tensor) -> Tensor:
         """∂x/∂z at x (b, d), by which ∂L/∂x becomes ∂L/∂z: (b, d), or (d,) where it is the same everywhere."""

@@ -38,6 +38,8 @@ METHODS = {
     "jpo": "invsolve.methods.jpo:Jpo",
     "lbfgs": "invsolve.methods.lbfgs:Lbfgs",
     "multistart": "invsolve.methods.multistart:Multistart",
+    "neural-adjoint": "invsolve.methods.neural_adjoint:NeuralAdjoint",
+    "supervised": "invsolve.methods.supervised:Supervised",
 }
 
 

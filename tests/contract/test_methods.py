@@ -21,7 +21,11 @@ from invsolve.registry import method_class, registered
 NAMES = sorted(registered("methods"))
 ROW_METHODS = [name for name in NAMES if issubclass(method_class(name), RowMethod)]
 # Training is cut short in these tests; refinement then does what a short training leaves.
-OPTIONS: dict[str, dict[str, Any]] = {"jpo": {"steps": 60}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "jpo": {"steps": 60},
+    "neural-adjoint": {"simulations": 20, "width": 32, "starts": 4},
+    "supervised": {"simulations": 20},
+}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from invsolve.networks.architectures import VectorNetwork, choose_kind, grid_shape
-from invsolve.networks.features import Features, Standard
+from invsolve.networks.architectures import ArrayNetwork, VectorNetwork, choose_kind, grid_shape
+from invsolve.networks.features import Features, Moments, Standard
 
 
 def make_features(targets: Tensor, identifiers: dict[str, Tensor], spatial: tuple[int, ...]) -> Features:
@@ -95,6 +97,41 @@ def test_outputs_start_small_and_depend_on_every_example(shape: tuple[int, ...])
     assert out.shape == (6, 5)
     assert out.abs().max() < 0.02
     assert len(out.unique(dim=0)) == 6
+
+
+@pytest.mark.parametrize("shape", [(2,), (40,), (3, 40), (20, 33), (2, 16, 16), (7, 5)])
+@pytest.mark.parametrize("field", [False, True])
+def test_an_array_is_made_of_settings_and_of_fields(shape: tuple[int, ...], field: bool) -> None:
+    torch.manual_seed(0)
+    kind = choose_kind(shape)
+    spatial = grid_shape(kind, shape)
+    identifiers = {"field": torch.randn(6, *shape)} if field else {}
+    features = make_features(torch.randn(6, 3, 1), identifiers, spatial)
+    network = ArrayNetwork(features, outputs=torch.Size(shape).numel(), width=16, depth=2, channels=4)
+    out = network(features)
+    assert out.shape == (6, torch.Size(shape).numel())
+    assert features.grid.shape[1] == (field and bool(spatial)) * (shape[0] if len(shape) > len(spatial) else 1)
+    for name in ("flat", "grid"):
+        changed = getattr(features, name).clone()
+        changed[2] += 1
+        differs = (network(replace(features, **{name: changed})) != out).any(1)
+        assert differs.tolist() == [i == 2 and changed.numel() > 0 for i in range(6)]
+
+
+def test_a_field_acts_where_it_is() -> None:
+    torch.manual_seed(0)
+    features = make_features(torch.randn(2, 3, 1), {"field": torch.randn(2, 64)}, (64,))
+    network = ArrayNetwork(features, outputs=64, width=8, depth=1, channels=4)
+    grid = features.grid.clone()
+    grid[:, :, 5] += 1
+    change = (network(Features(grid, features.flat)) - network(features)).abs().mean(0)
+    assert change[:16].mean() > 10 * change[48:].mean()
+
+
+def test_moments_restore_what_they_standardized() -> None:
+    array = torch.randn(30, 4, dtype=torch.float64) * 7 + 100
+    moments = Moments.measured(array, (0,))
+    torch.testing.assert_close(moments.restored(moments.standardized(array)), array, rtol=1e-6, atol=1e-5)
 
 
 def test_blurring_leaves_the_original() -> None:

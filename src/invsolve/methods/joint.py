@@ -32,6 +32,9 @@ class JointOptions(BaseOptions):
     )
 
 
+REFINEMENT = 30  # evaluations per example that a refinement may need
+
+
 class JointMethod(Method):
     """Subclasses define `train`: what it finds for row i is where the local solves of example i begin."""
 
@@ -39,6 +42,8 @@ class JointMethod(Method):
     columns = ("found_by", "starts", "minima")
     candidates: ClassVar[tuple[FoundBy, ...]] = ()
     """What `train` gives beside the best seen, as further points to begin local solves from."""
+    begins_at_best: ClassVar[bool] = True
+    """Whether the local solves begin at the best point seen before any of the candidates."""
     options: JointOptions
 
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
@@ -52,6 +57,11 @@ class JointMethod(Method):
         `candidates` (n, c, d) are further points to begin local solves from, of the kinds that the class names.
         """
 
+    def affordable(self, examples: Examples, budget: Budget) -> int:
+        """Evaluations of each example that `train` may make, for a refinement is to have its share."""
+        left = budget.left(examples.evaluations)
+        return left if budget.refiner is None else left - min(REFINEMENT, left // 2)
+
     def fit(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         """Learn from all n examples at once, whose losses (n,) at x0 are known, before any range is solved."""
         self.fitted = replace(self.train(examples, initial_loss, budget, control), first=initial_loss)
@@ -60,7 +70,8 @@ class JointMethod(Method):
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
         """What was learned of the problem's rows and, where it is to be refined, the best that local solves make of it.
 
-        They begin at the best point seen, then at the other candidates, then at `restarts` further points.
+        They begin at the best point seen, unless the class says otherwise, then at the other candidates, then at
+        `restarts` further points.
         """
         assert self.fitted is not None, "fit comes first"
         found = self.fitted.slice(problem.start, problem.start + problem.n)
@@ -72,14 +83,16 @@ class JointMethod(Method):
             stop = start + part.n
             return self._starts(part, z0[start:stop], found.slice(start, stop))
 
-        most = 1 + len(self.candidates) + self.options.restarts
+        most = self.begins_at_best + len(self.candidates) + self.options.restarts
         ended = search_in_parts(budget.refiner, problem, starts_of, most, budget, control, budget.refiner.name)
         return _better(found, ended)
 
     def _starts(self, problem: Problem, z0: Tensor, found: RowResults) -> Starts:
         assert found.found_by is not None
-        points, origins = [found.z[:, None]], [found.found_by[:, None].clone()]
-        origins[0][origins[0] == int(FoundBy.START)] = int(FoundBy.LOCAL)  # so is what a local solve makes of it
+        points, origins = [], []
+        if self.begins_at_best:
+            points.append(found.z[:, None])
+            origins.append(found.found_by[:, None])
         if found.candidates is not None:
             points.append(found.candidates)
             known = torch.tensor([int(origin) for origin in self.candidates], dtype=torch.int8)
@@ -87,14 +100,16 @@ class JointMethod(Method):
         if self.options.restarts:
             points.append(Sampler(problem, self.seed).spread(problem.examples, self.options.restarts, z0))
             origins.append(torch.full(points[-1].shape[:2], int(FoundBy.MULTISTART), dtype=torch.int8))
-        agree = self.options.agree
+        agree, every = self.options.agree, torch.cat(points, 1)
+        # What a local solve makes of x0 is told as such, however x0 came to be among the points.
+        is_x0 = (every == z0[:, None]).all(2)
         return Starts(
-            torch.cat(points, 1),
-            torch.cat([o.to(z0.device) for o in origins], 1),
+            every,
+            torch.cat([o.to(z0.device) for o in origins], 1).masked_fill(is_x0, int(FoundBy.LOCAL)),
             agree,
             agree,
             found.first,
-            seen=found,
+            seen=found if self.begins_at_best else None,
             peers=True,
         )
 

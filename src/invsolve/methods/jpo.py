@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from invsolve.coordinates import projected
-from invsolve.data.solution import FoundBy, Status
+from invsolve.data.solution import FoundBy
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
@@ -70,7 +70,7 @@ class Jpo(JointMethod):
             if o.proposals != "none":
                 everyone = torch.ones(examples.n, dtype=torch.bool, device=examples.device)
                 where = "prior" if o.proposals == "auto" else o.proposals
-                plan = o.plan(everyone, self._affordable(examples, budget) // 2, where)
+                plan = o.plan(everyone, self.affordable(examples, budget) // 2, where)
                 simulation = Simulation(plan, network, examples, candidates, self.seed)
                 simulation.run(control)
                 learned = simulation.learned
@@ -80,17 +80,12 @@ class Jpo(JointMethod):
             answers = network.all_solutions(examples, run.z0)
             return replace(found, candidates=torch.stack([answers, run.z0], dim=1))
 
-    def _affordable(self, examples: Examples, budget: Budget) -> int:
-        """Evaluations of each example that are left for proposals and training."""
-        left = budget.left(examples.evaluations)
-        return left if budget.refiner is None else left - min(REFINEMENT, left // 2)
-
     def _steps(self, examples: Examples, budget: Budget, *, learned: bool) -> int:
         """Steps that options and budget allow, a part of the budget being left for the refinement that follows."""
         passes = self.options.passes
         if passes is None:
             passes = PASSES_AFTER_PROPOSALS if learned else PASSES
-        passes = min(passes, self._affordable(examples, budget))
+        passes = min(passes, self.affordable(examples, budget))
         return min(self.options.steps, passes * math.ceil(examples.n / self.options.minibatch))
 
 
@@ -98,7 +93,6 @@ PASSES = 300  # over all examples: what few examples are trained for
 PASSES_AFTER_PROPOSALS = 30
 NEARLY_GONE = 1e-2  # of the first loss
 GENTLY = 0.3  # of learning rate, weight decay and noise: of a network that knows something already
-REFINEMENT = 30  # evaluations per example that a refinement may need after training
 
 
 class Training:
@@ -151,15 +145,7 @@ class Training:
                 self._step(*next(minibatches), done=step / self.steps)
                 fraction = (step + 1) / self.steps
                 control.report(lambda f=fraction: self.candidates.progress("jpo", self.examples, f))  # type: ignore[misc]
-        begun = self.examples.evaluations > 1  # beside the scoring of the start
-        failed = torch.where(torch.isfinite(self.candidates.loss), int(Status.BUDGET), int(Status.NONFINITE))
-        return RowResults(
-            z=self.candidates.z,
-            status=torch.where(begun, failed, int(Status.NOT_RUN)).to(torch.int8),
-            iterations=self.iterations,
-            best=self.candidates.loss,
-            found_by=self.candidates.origin,
-        )
+        return self.candidates.results(self.examples, self.iterations)
 
     def _fits(self) -> bool:
         """Whether the best losses of most examples are so small, beside the first, that local solves do the rest."""

@@ -9,16 +9,18 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from invsolve.data.solution import FoundBy
-from invsolve.engine import Control, Progress
+from invsolve.data.solution import FoundBy, Status
+from invsolve.engine import Control, Progress, RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.solver_network import NetworkOptions, SolverNetwork
 from invsolve.networks.features import Features
+from invsolve.options import Options
 from invsolve.problem import Batch, Problem
 from invsolve.sampling import Sampler
 
@@ -34,22 +36,27 @@ _STALLED = 10  # passes whose error is held against that of as many before them
 _FALLING = 0.95  # of it, above which it falls no more
 _LEARNED = 0.3  # of the error at first
 _FOUND = 0.1  # of the first loss
-_FORGOTTEN = 10.0  # times the least error
 _JUDGED = 1000  # pairs
-_GOOD = 3e-4  # mean square error of an unknown, in typical changes
 _WEIGHT_DECAY = 0.01
 
 
-class ProposalOptions(NetworkOptions):
-    """What methods share that train on pairs which they simulate."""
+class PairOptions(Options):
+    """How many pairs methods simulate to train on."""
 
     simulations: int = Field(100, ge=1, description="points simulated for each example at most")
     pairs: int = Field(30_000, ge=1, description="points simulated in all, about: of many examples, fewer for each")
 
-    def plan(self, which: Tensor, affordable: int, where: str = "prior") -> Plan:
-        """What is simulated for the examples of a mask (n,), for `affordable` evaluations of each at most."""
+    def plan(self, which: Tensor, affordable: int, where: str = "prior", *, asked: int = _ASKED, **more: Any) -> Plan:
+        """What is simulated for the examples of a mask (n,), for `affordable` evaluations of each at most.
+
+        They suffice for `asked` answers of each besides. `more` says how a network is trained on it, see `Plan`.
+        """
         wanted = max(_LEAST, math.ceil(self.pairs / max(int(which.sum()), 1)))
-        return Plan(max(0, min(self.simulations, wanted, affordable - _ASKED)), where, which)
+        return Plan(max(0, min(self.simulations, wanted, affordable - asked)), where, which, **more)
+
+
+class ProposalOptions(NetworkOptions, PairOptions):
+    """What methods share that train a network which gives solutions on pairs that they simulate."""
 
 
 @dataclass
@@ -72,6 +79,18 @@ class Candidates:
         self.z[examples] = torch.where(better[:, None], z, self.z[examples])
         self.origin[examples[better]] = int(origin)
 
+    def results(self, examples: Examples, iterations: Tensor) -> RowResults:
+        """What a training of so many iterations (n,) leaves."""
+        begun = examples.evaluations > 1  # beside the scoring of the start
+        failed = torch.where(torch.isfinite(self.loss), int(Status.BUDGET), int(Status.NONFINITE))
+        return RowResults(
+            z=self.z,
+            status=torch.where(begun, failed, int(Status.NOT_RUN)).to(torch.int8),
+            iterations=iterations,
+            best=self.loss,
+            found_by=self.origin,
+        )
+
     def progress(self, stage: str, examples: Examples, fraction: float) -> Progress:
         """That of a stage which works on all examples."""
         return Progress(
@@ -85,13 +104,13 @@ class Candidates:
 
 
 class Pairs:
-    """What a network would see, and what it should answer, of the pairs simulated last, `most` at most."""
+    """What a network would see, and the `outputs` numbers that it should answer, of the `most` pairs simulated last."""
 
-    def __init__(self, like: Features, d: int, most: int) -> None:
-        row = 4 * (like.grid[0].numel() + like.flat[0].numel() + d)
+    def __init__(self, like: Features, outputs: int, most: int) -> None:
+        row = 4 * (like.grid[0].numel() + like.flat[0].numel() + outputs)
         self.most, self.count, self._next = max(1, min(most, MEMORY // row)), 0, 0
         self.features = Features(*(t.new_empty(self.most, *t.shape[1:]) for t in (like.grid, like.flat)))
-        self.answers = like.flat.new_empty(self.most, d)
+        self.answers = like.flat.new_empty(self.most, outputs)
 
     def add(self, features: Features, answers: Tensor) -> None:
         """Keep pairs (b,); where there is no room, in place of the oldest."""
@@ -117,25 +136,36 @@ class Plan:
     replay: float = 3.0  # times that a pair is trained on, about
     minibatch: int = MINIBATCH
     noise: float = 0.5  # on the standardized inputs, falling to zero at the end
+    good: float = 3e-4  # mean square error of an output at which it ends: of an unknown, in typical changes
+    finish: int = 100  # steps at least in which the learning rate falls to zero
+    forgotten: float = 10.0  # times the least error of a pass, at which the network goes back to where it was then
 
 
-class Simulation:
+class Learner(Protocol):
+    """What is trained on pairs: a network, and what it sees of one."""
+
+    network: nn.Module
+
+    def pairs(self, problem: Problem, rows: Tensor, z: Tensor, y: Tensor) -> tuple[Features, Tensor]:
+        """Inputs and answers (b, outputs) of the pairs that z (b, d) and y (b, *y_shape) are for the rows (b,)."""
+        ...
+
+
+LearnerKind = TypeVar("LearnerKind", bound=Learner)
+
+
+class Lessons(Generic[LearnerKind]):
     """Simulates points for examples, and trains a network on them, until it learns no more from further ones.
 
     The learning rate is raced for on the first pairs, stays while there are new ones, and then falls to zero. How good
     the network is shows on pairs that it was not trained on yet.
     """
 
-    def __init__(
-        self, plan: Plan, network: SolverNetwork, examples: Examples, candidates: Candidates, seed: int
-    ) -> None:
+    def __init__(self, plan: Plan, network: LearnerKind, examples: Examples, candidates: Candidates, seed: int) -> None:
         self.plan, self.network, self.examples, self.candidates = plan, network, examples, candidates
         self.sampler, self.generator = Sampler(examples, seed), torch.Generator().manual_seed(seed)
         self.z0 = examples.coordinates.to_solver(examples.x0)
         self.count = int(plan.which.sum())
-        self._first_loss = candidates.loss.clone()
-        self.proposed = self.z0.clone()  # the best of the simulated points of each example
-        self._best_proposed = torch.full_like(candidates.loss, torch.inf)
         self.pairs: Pairs | None = None
         self.rate = 0.0
         self.errors: list[float] = []  # of each pass, of its pairs before they were trained on
@@ -157,31 +187,30 @@ class Simulation:
                 fraction = (done + 1) / self.plan.passes
                 control.report(lambda f=fraction: self.candidates.progress("proposals", self.examples, f))  # type: ignore[misc]
                 del window  # before the next one is loaded
-            self.errors.append(wrong / max(pairs, 1))
-            self._keep_or_take_back(judged)
-            if self._is_done():
-                break
+            if pairs:  # F may fail at all points of a pass
+                self.errors.append(wrong / pairs)
+                self._keep_or_take_back(judged)
+                if self._is_done():
+                    break
         if self.errors:
             self._anneal(control)
-            self._ask_the_network(control)
 
-    @property
-    def learned(self) -> bool:
-        """Whether the network knows most of what there is to know of simulated solutions, or of those asked for."""
-        first, last = self.errors[:1], self.errors[-_STALLED:]
-        if not first:
-            return False
-        left = (self.candidates.loss / self._first_loss)[self.plan.which & torch.isfinite(self._first_loss)]
-        knows = sum(last) / len(last) < _LEARNED * first[0]
-        return knows or (len(left) > 0 and bool(left.median() < _FOUND))
+    def seen(self, which: Tensor, z: Tensor, loss: Tensor) -> None:
+        """The points z (b, d) that were simulated for the examples (b,) have these losses (b,)."""
 
     def _is_done(self) -> bool:
         """Whether the error of new pairs does not fall any more, or is no more than a local solve can mend."""
         before, lately = self.errors[-2 * _STALLED : -_STALLED], self.errors[-_STALLED:]
         judging = math.ceil(_JUDGED / max(self.count, 1))  # passes that have enough pairs for a judgement
-        if len(self.errors) > judging and max(self.errors[-judging:]) < _GOOD * self.z0.shape[1]:
+        if len(self.errors) > judging and max(self.errors[-judging:]) < self._good:
             return True
         return len(before) == _STALLED and sum(lately) > _FALLING * sum(before)
+
+    @property
+    def _good(self) -> float:
+        """The error, of all outputs in sum, at which a training ends."""
+        assert self.pairs is not None
+        return self.plan.good * self.pairs.answers.shape[1]
 
     def _keep_or_take_back(self, judged: dict[str, Tensor]) -> None:
         """Keep the network while it learns; one that forgot what it knew goes back, and on at a smaller rate.
@@ -191,7 +220,7 @@ class Simulation:
         error, least = self.errors[-1], min(self.errors)
         if error <= least:
             self._kept = judged
-        elif not error < _FORGOTTEN * least + _GOOD * self.z0.shape[1] and self._kept is not None:
+        elif not error < self.plan.forgotten * least + self._good and self._kept is not None:
             self.network.network.load_state_dict(self._kept)
             self.rate /= 3
             self._optimizer = _optimizer(self.network, self.rate)
@@ -206,14 +235,13 @@ class Simulation:
         else:
             z = self.sampler.draw(z0, self.generator)
         loss, y = simulate(window.problem, rows, z)
-        self.candidates.take(which, z, loss, FoundBy.PROPOSAL)
-        better = loss < self._best_proposed[which]
-        self._best_proposed[which[better]], self.proposed[which[better]] = loss[better], z[better]
+        self.seen(which, z, loss)
         usable = torch.isfinite(loss) & torch.isfinite(y.flatten(1)).all(1)
-        features = self.network.simulated(window.problem, rows[usable], y[usable])
-        answers = ((z - z0)[usable] / self.network.scale).float()
+        if not bool(usable.any()):
+            return 0.0, 0
+        features, answers = self.network.pairs(window.problem, rows[usable], z[usable], y[usable])
         if self.pairs is None:
-            self.pairs = Pairs(features, z.shape[1], self.plan.passes * self.count)
+            self.pairs = Pairs(features, answers.shape[1], self.plan.passes * self.count)
         self.pairs.add(features, answers)
         return float((self.network.network(features) - answers).square().sum()), len(answers)
 
@@ -241,7 +269,7 @@ class Simulation:
 
     def _anneal(self, control: Control) -> None:
         """Let the rate and the noise fall to zero, over a third as many steps as there were."""
-        steps = max(math.ceil(len(self.errors) * self._steps(self.count) / 3), _RACE)
+        steps = max(math.ceil(len(self.errors) * self._steps(self.count) / 3), self.plan.finish)
         if self._optimizer is None:
             return
         for step in range(steps):
@@ -252,7 +280,7 @@ class Simulation:
                 group["lr"] = self.rate * left
             self._train_step(self.network, self._optimizer, self.plan.noise * left)
 
-    def _train_step(self, network: SolverNetwork, optimizer: torch.optim.Optimizer, noise: float) -> None:
+    def _train_step(self, network: LearnerKind, optimizer: torch.optim.Optimizer, noise: float) -> None:
         assert self.pairs is not None
         features, answers = self.pairs.draw(self.plan.minibatch, self.generator)
         error = (network.network(features.blurred(noise)) - answers).square().sum(1).mean()
@@ -274,23 +302,70 @@ class Simulation:
         return min(errors, key=lambda rate: errors[rate])
 
     @torch.no_grad()
-    def _error(self, network: SolverNetwork) -> float:
+    def _error(self, network: LearnerKind) -> float:
         assert self.pairs is not None
         features, answers = self.pairs.draw(1024, self.generator)
         error = float((network.network(features) - answers).square().sum(1).mean())
         return error if math.isfinite(error) else math.inf
 
-    def _ask_the_network(self, control: Control) -> None:
-        """See how good its answers to the examples' own targets are."""
-        z = self.network.all_solutions(self.examples, self.z0)
-        for window in self.examples.windows():
-            rows = self.plan.which[window.examples].nonzero().squeeze(1)
-            for some in torch.split(rows, TOGETHER):
+
+class Simulation(Lessons[SolverNetwork]):
+    """Lessons for a network that gives solutions; every simulated point may be one of its example as well."""
+
+    def __init__(
+        self, plan: Plan, network: SolverNetwork, examples: Examples, candidates: Candidates, seed: int
+    ) -> None:
+        super().__init__(plan, network, examples, candidates, seed)
+        self._first_loss = candidates.loss.clone()
+        self._proposed = Candidates.at(self.z0, torch.full_like(candidates.loss, torch.inf))
+
+    @property
+    def proposed(self) -> Tensor:
+        """The best of the simulated points of each example, (n, d)."""
+        return self._proposed.z
+
+    def seen(self, which: Tensor, z: Tensor, loss: Tensor) -> None:
+        self.candidates.take(which, z, loss, FoundBy.PROPOSAL)
+        self._proposed.take(which, z, loss, FoundBy.PROPOSAL)
+
+    def run(self, control: Control) -> None:
+        """All passes; then see how good the network's answers to the examples' own targets are."""
+        super().run(control)
+        if self.errors:
+            answers = self.network.all_solutions(self.examples, self.z0)
+            ask(answers[:, None], self.plan.which, self.examples, self.candidates, control)
+
+    @property
+    def learned(self) -> bool:
+        """Whether the network knows most of what there is to know of simulated solutions, or of those asked for."""
+        first, last = self.errors[:1], self.errors[-_STALLED:]
+        if not first:
+            return False
+        left = (self.candidates.loss / self._first_loss)[self.plan.which & torch.isfinite(self._first_loss)]
+        knows = sum(last) / len(last) < _LEARNED * first[0]
+        return knows or (len(left) > 0 and bool(left.median() < _FOUND))
+
+
+def ask(answers: Tensor, which: Tensor, examples: Examples, candidates: Candidates, control: Control) -> Tensor:
+    """Evaluate the answers (n, k, d) of a network to the examples of a mask (n,), and keep what is better.
+
+    Returns:
+        The best answer (n, d) of each example, its start where there is none at which F can be evaluated.
+    """
+    z0 = examples.coordinates.to_solver(examples.x0)
+    best = Candidates.at(z0, torch.full_like(candidates.loss, torch.inf))
+    for window in examples.windows():
+        rows = which[window.examples].nonzero().squeeze(1)
+        for some in torch.split(rows, TOGETHER):
+            mine = window.examples[some]
+            for z in answers[mine].unbind(1):
                 if control.stopped:
-                    return
-                which = window.examples[some]
-                self.candidates.take(which, z[which], simulate(window.problem, some, z[which])[0], FoundBy.NETWORK)
-            del window  # before the next one is loaded
+                    return best.z
+                loss, _ = simulate(window.problem, some, z)
+                best.take(mine, z, loss, FoundBy.NETWORK)
+                candidates.take(mine, z, loss, FoundBy.NETWORK)
+        del window  # before the next one is loaded
+    return best.z
 
 
 def simulate(problem: Problem, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -308,5 +383,5 @@ def simulate(problem: Problem, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]
     return torch.where(torch.isfinite(loss), loss, torch.inf), y.reshape(len(rows), *problem.y_shape)
 
 
-def _optimizer(network: SolverNetwork, rate: float) -> torch.optim.Optimizer:
+def _optimizer(network: Learner, rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(network.network.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY, fused=True)

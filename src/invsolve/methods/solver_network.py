@@ -10,18 +10,19 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from invsolve.errors import OptionError
 from invsolve.examples import Examples, Window
 from invsolve.methods.joint import JointOptions
+from invsolve.models.base import Identifiers
 from invsolve.networks.architectures import KINDS, VectorNetwork, choose_kind, grid_shape
 from invsolve.networks.features import Features, Standard
 from invsolve.problem import Problem
 
 
-class NetworkOptions(JointOptions):
-    """What the methods that train such a network share."""
+class ArchitectureOptions(JointOptions):
+    """What the methods that train a network share."""
 
     network: Literal["auto", "mlp", "conv1d", "conv2d"] = Field(
         "auto", description="architecture; auto chooses by the shape of the targets"
@@ -29,6 +30,11 @@ class NetworkOptions(JointOptions):
     width: int = Field(64, ge=1, description="units of each fully connected layer")
     depth: int = Field(2, ge=0, description="number of fully connected layers")
     channels: int = Field(16, ge=1, description="channels of the first convolution; they double at each further one")
+
+
+class NetworkOptions(ArchitectureOptions):
+    """What the methods share whose network gives solutions."""
+
     scale: float = Field(1.0, gt=0, description="scale of the network's output, in typical changes of each parameter")
 
 
@@ -38,7 +44,7 @@ class SolverNetwork:
     def __init__(self, options: NetworkOptions, examples: Examples) -> None:
         self.scale, self.spatial = options.scale, _spatial(options, examples.y_shape)
         self.standard, one = self._look_at_all(examples)
-        self.network = _untrained(options, one, examples.d)
+        self.network: nn.Module = _untrained(options, one, examples.d)
 
     def _look_at_all(self, examples: Examples) -> tuple[Standard, Features]:
         """The standard of all examples, and the features of one of them, which have the shapes of all."""
@@ -60,6 +66,11 @@ class SolverNetwork:
         targets, identifiers = _seen(problem)
         gaps = torch.isnan(targets[rows])
         return self.standard.features(y.masked_fill(gaps, torch.nan), {k: v[rows] for k, v in identifiers.items()})
+
+    def pairs(self, problem: Problem, rows: Tensor, z: Tensor, y: Tensor) -> tuple[Features, Tensor]:
+        """What it would see, and should answer, had F given y (b, *y_shape) at z (b, d) for the rows (b,)."""
+        z0 = problem.coordinates.to_solver(problem.x0[rows])
+        return self.simulated(problem, rows, y), ((z - z0) / self.scale).float()
 
     def solutions(self, features: Features, z0: Tensor) -> Tensor:
         """z (b, d) from features of b examples and their starts z0 (b, d); bounds are not looked at."""
@@ -111,8 +122,15 @@ def _untrained(options: NetworkOptions, like: Features, d: int) -> VectorNetwork
 
 
 def _spatial(options: NetworkOptions, y_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of the targets that the network convolves over."""
-    kind = options.network if options.network != "auto" else choose_kind(y_shape)
+    return convolved(options.network if options.network != "auto" else choose_kind(y_shape), y_shape)
+
+
+def convolved(kind: str, y_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of the targets that a network of this kind convolves over.
+
+    Raises:
+        OptionError: the targets do not have them.
+    """
     spatial = grid_shape(kind, y_shape)
     if kind != "mlp" and not spatial:
         raise OptionError(
@@ -124,7 +142,11 @@ def _spatial(options: NetworkOptions, y_shape: tuple[int, ...]) -> tuple[int, ..
 
 def _seen(problem: Problem) -> tuple[Tensor, dict[str, Tensor]]:
     """What of a problem's data the network is shown: targets (w, *y_shape), and identifiers by name."""
-    identifiers = problem.identifiers
-    if identifiers is not None and not isinstance(identifiers, dict):
-        identifiers = {"identifiers": identifiers}
-    return problem.targets.reshape(problem.n, *problem.y_shape), identifiers or {}
+    return problem.targets.reshape(problem.n, *problem.y_shape), named(problem.identifiers)
+
+
+def named(identifiers: Identifiers) -> dict[str, Tensor]:
+    """Identifiers by name, also where they are none, or one array without a name."""
+    if identifiers is None:
+        return {}
+    return identifiers if isinstance(identifiers, dict) else {"identifiers": identifiers}

@@ -1,4 +1,4 @@
-"""Small networks from features of an example to a vector, chosen from the shapes at hand."""
+"""Small networks from features of an example to a vector or an array, chosen from the shapes at hand."""
 
 from __future__ import annotations
 
@@ -45,12 +45,8 @@ class VectorNetwork(nn.Module):
         if features.grid.shape[1]:
             self.encoder, size = _encoder(features.grid.shape[1], spatial, channels)
             encoded += size
-        sizes = [encoded] + [width] * depth
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.SiLU()]
-        self.trunk = nn.Sequential(*layers)
-        self.head = nn.Linear(sizes[-1], outputs)
+        self.trunk, last = _perceptron(encoded, width, depth)
+        self.head = nn.Linear(last, outputs)
         with torch.no_grad():
             self.head.weight.mul_(1e-2)
             self.head.bias.zero_()
@@ -61,6 +57,61 @@ class VectorNetwork(nn.Module):
             parts.append(self.encoder(features.grid))
         out: Tensor = self.head(self.trunk(torch.cat(parts, dim=1)))
         return out
+
+
+class ArrayNetwork(nn.Module):
+    """Features of b examples → arrays of the shape (channels, *spatial), flattened to (b, outputs).
+
+    Without axes to convolve over, a perceptron. Else what is flat becomes a coarse grid, which is refined by steps of
+    two; what is a grid already joins at each of its steps (Ronneberger, Fischer and Brox 2015, arXiv 1505.04597).
+    """
+
+    def __init__(self, features: Features, outputs: int, *, width: int, depth: int, channels: int) -> None:
+        super().__init__()
+        self.spatial = tuple(features.grid.shape[2:])
+        self.trunk, last = _perceptron(features.flat.shape[1], width, depth)
+        self.coarse = self._make_steps(features.grid.shape[1], outputs, channels) if self.spatial else (outputs,)
+        self.head = nn.Linear(last, math.prod(self.coarse))
+
+    def _make_steps(self, given: int, outputs: int, channels: int) -> tuple[int, ...]:
+        """The convolutions between the coarsest grid, whose shape is returned, and the finest."""
+        convolution: type[nn.Module] = nn.Conv1d if len(self.spatial) == 1 else nn.Conv2d
+        self.sizes = [self.spatial]
+        while max(self.sizes[-1]) > _COARSEST:
+            self.sizes.append(tuple(math.ceil(s / 2) for s in self.sizes[-1]))
+        widths = [channels * min(2**level, 4) for level in range(len(self.sizes))]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, wide in enumerate(widths if given else []):
+            before, stride = (widths[level - 1], 2) if level else (given, 1)
+            self.down.append(convolution(before, wide, kernel_size=5, stride=stride, padding=2))
+        for coarser, wide in zip([widths[-1], *reversed(widths[1:])], reversed(widths), strict=True):
+            self.up.append(convolution(coarser + (wide if given else 0), wide, kernel_size=5, padding=2))
+        self.last = convolution(widths[0], outputs // math.prod(self.spatial), kernel_size=5, padding=2)
+        return (widths[-1], *self.sizes[-1])
+
+    def forward(self, features: Features) -> Tensor:
+        out: Tensor = self.head(self.trunk(features.flat))
+        if not self.spatial:
+            return out
+        grid, given = features.grid, []
+        for layer in self.down:
+            grid = nn.functional.silu(layer(grid))
+            given.append(grid)
+        out = out.reshape(len(out), *self.coarse)
+        for size, layer in zip(reversed(self.sizes), self.up, strict=True):
+            out = nn.functional.interpolate(out, size)
+            out = nn.functional.silu(layer(torch.cat([out, given.pop()], dim=1) if given else out))
+        arrays: Tensor = self.last(out)
+        return arrays.flatten(1)
+
+
+def _perceptron(inputs: int, width: int, depth: int) -> tuple[nn.Module, int]:
+    """Hidden layers, and how many numbers come out."""
+    sizes = [inputs] + [width] * depth
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.SiLU()]
+    return nn.Sequential(*layers), sizes[-1]
 
 
 def _encoder(inputs: int, spatial: tuple[int, ...], channels: int) -> tuple[nn.Module, int]:

@@ -61,8 +61,17 @@ class Moments:
         """`array` with zero mean and unit spread, float32; zero where it is no number."""
         values, usable = _numbers(array)
         centred = (values - self.mean).masked_fill_(~usable, 0.0)
+        return centred.div_(self.spread).float()
+
+    def restored(self, standardized: Tensor) -> Tensor:
+        """The array, float64, that `standardized` made these numbers from."""
+        return standardized.double() * self.spread + self.mean
+
+    @property
+    def spread(self) -> Tensor:
+        """Standard deviations (1, ...), 1 for what never varies."""
         spread = (self.deviation / self.count.clamp(min=1)).sqrt()
-        return centred.div_(torch.where(spread > 0, spread, 1.0)).float()
+        return torch.where(spread > 0, spread, 1.0)
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,8 @@ class Standard:
     def measured(cls, targets: Tensor, identifiers: dict[str, Tensor], spatial: tuple[int, ...]) -> Standard:
         """From targets (n, *y_shape; NaN = gap) and identifiers (n, ...)."""
         gaps = bool(torch.isnan(targets).any())
-        arranged = (_arranged(array, spatial) for array in (targets, *identifiers.values()))
-        return cls(spatial, gaps, tuple(Moments.measured(array, _together(array)) for array in arranged))
+        images = (arranged(array, spatial) for array in (targets, *identifiers.values()))
+        return cls(spatial, gaps, tuple(Moments.measured(array, together(array)) for array in images))
 
     def joined(self, other: Standard) -> Standard:
         """The standard of both sets of examples together."""
@@ -92,22 +101,22 @@ class Standard:
 
     def features(self, targets: Tensor, identifiers: dict[str, Tensor]) -> Features:
         """What the network sees of targets (b, *y_shape; NaN = gap) and identifiers (b, ...)."""
-        arranged = [_arranged(array, self.spatial) for array in (targets, *identifiers.values())]
-        seen = [m.standardized(array) for m, array in zip(self.moments, arranged, strict=True)]
+        arrays = [arranged(array, self.spatial) for array in (targets, *identifiers.values())]
+        seen = [m.standardized(array) for m, array in zip(self.moments, arrays, strict=True)]
         if self.gaps:
-            seen.insert(1, (~torch.isnan(arranged[0])).float())
+            seen.insert(1, (~torch.isnan(arrays[0])).float())
         empty = torch.zeros(len(targets), 0, device=targets.device)
         channels = [image for image in seen if image.ndim > 2] or [empty.reshape(len(targets), 0, *self.spatial)]
         return Features(torch.cat(channels, dim=1), torch.cat([empty, *(f for f in seen if f.ndim == 2)], dim=1))
 
 
-def _arranged(array: Tensor, spatial: tuple[int, ...]) -> Tensor:
+def arranged(array: Tensor, spatial: tuple[int, ...]) -> Tensor:
     """As an image (n, channels, *spatial) where the shape is so, else flat (n, features)."""
     on_grid = bool(spatial) and tuple(array.shape[-len(spatial) :]) == spatial and array.ndim <= len(spatial) + 2
     return array.reshape(len(array), -1, *(spatial if on_grid else ()))
 
 
-def _together(array: Tensor) -> tuple[int, ...]:
+def together(array: Tensor) -> tuple[int, ...]:
     """The dimensions along which an arranged array is standardized: all but that of its channels or features."""
     return tuple(dimension for dimension in range(array.ndim) if dimension != 1)
 
