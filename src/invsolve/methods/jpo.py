@@ -20,13 +20,12 @@ from invsolve.data.solution import FoundBy, Status
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
-from invsolve.methods.joint import JointMethod
 from invsolve.methods.simulations import Candidates, ProposalOptions, Simulation
-from invsolve.methods.solver_network import SolverNetwork, training
+from invsolve.methods.solver_network import NetworkMethod, SolverNetwork, training
 from invsolve.networks.features import Features
 
 
-class Jpo(JointMethod):
+class Jpo(NetworkMethod):
     """Joint parameterized optimization: a network gives all solutions at once and is trained on their common loss."""
 
     name = "jpo"
@@ -64,7 +63,7 @@ class Jpo(JointMethod):
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         o = self.options
         with training(examples, self.seed, o.minibatch):
-            network = SolverNetwork(o, examples)
+            network = self.begin_network(examples)
             candidates = Candidates.at(examples.coordinates.to_solver(examples.x0), initial_loss)
             learned = False
             if o.proposals != "none":

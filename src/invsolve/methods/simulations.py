@@ -211,7 +211,7 @@ class Simulation:
         self._best_proposed[which[better]], self.proposed[which[better]] = loss[better], z[better]
         usable = torch.isfinite(loss) & torch.isfinite(y.flatten(1)).all(1)
         features = self.network.simulated(window.problem, rows[usable], y[usable])
-        answers = ((z - z0)[usable] / self.network.scale).float()
+        answers = ((z - self.network.origin(z0))[usable] / self.network.scale).float()
         if self.pairs is None:
             self.pairs = Pairs(features, z.shape[1], self.plan.passes * self.count)
         self.pairs.add(features, answers)
