@@ -37,7 +37,8 @@ class Auto(NetworkMethod):
                 network = self.begin_network(examples)
                 plan = self.options.plan(~done, budget.left(examples.evaluations) // 2)
                 simulation = Simulation(plan, network, examples, candidates, self.seed)
-                simulation.run(control)
+                if self.saved is None or not simulation.knows_already(control):
+                    simulation.run(control)
                 answers, proposed = network.all_solutions(examples, z0), simulation.proposed
         return replace(
             results,

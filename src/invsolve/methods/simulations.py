@@ -139,6 +139,7 @@ class Simulation:
         self.pairs: Pairs | None = None
         self.rate = 0.0
         self.errors: list[float] = []  # of each pass, of its pairs before they were trained on
+        self.ignorant = 0.0  # that of a network which answers x0 to all, on the first pairs
         self._optimizer: torch.optim.Optimizer | None = None
         self._kept: dict[str, Tensor] | None = None  # the network when it was best
 
@@ -168,12 +169,19 @@ class Simulation:
     @property
     def learned(self) -> bool:
         """Whether the network knows most of what there is to know of simulated solutions, or of those asked for."""
-        first, last = self.errors[:1], self.errors[-_STALLED:]
-        if not first:
-            return False
+        last = self.errors[-_STALLED:]
+        return bool(last) and (sum(last) / len(last) < _LEARNED * self.ignorant or self._found_most())
+
+    def knows_already(self, control: Control) -> bool:
+        """Ask the network before it was taught anything here; whether its answers are what is looked for."""
+        if self.plan.passes:
+            self._ask_the_network(control)
+        return self._found_most()
+
+    def _found_most(self) -> bool:
+        """Whether of most examples a point was seen that leaves little of the first loss."""
         left = (self.candidates.loss / self._first_loss)[self.plan.which & torch.isfinite(self._first_loss)]
-        knows = sum(last) / len(last) < _LEARNED * first[0]
-        return knows or (len(left) > 0 and bool(left.median() < _FOUND))
+        return len(left) > 0 and bool(left.median() < _FOUND)
 
     def _is_done(self) -> bool:
         """Whether the error of new pairs does not fall any more, or is no more than a local solve can mend."""
@@ -215,6 +223,8 @@ class Simulation:
         if self.pairs is None:
             self.pairs = Pairs(features, z.shape[1], self.plan.passes * self.count)
         self.pairs.add(features, answers)
+        if not done:
+            self.ignorant += float(answers.square().sum()) / max(self.count, 1)
         return float((self.network.network(features) - answers).square().sum()), len(answers)
 
     def _near_the_best(self, which: Tensor, z0: Tensor, done: float) -> Tensor:
