@@ -66,21 +66,27 @@ def open_network(path: Path) -> SavedNetwork:
 
 
 def with_model_of(saved: SavedNetwork, dataset: Dataset) -> Dataset:
-    """The data; where they name no model, with the network's, if that is a registered one: no file ever runs code."""
-    if dataset.model is not None or saved.about.model not in registered("models"):
-        return dataset
+    """Data that name no model, with the network's, if that is a registered one: no file ever runs code.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if saved.about.model not in registered("models"):
+        raise ModelError(
+            f"the data name no model, and that of {saved.path} is '{saved.about.model}', whose code runs only where "
+            f"you name it: give it with --model"
+        )
     return replace(dataset, model=saved.about.model, model_options=dict(saved.about.model_options))
 
 
-def check_fits(saved: SavedNetwork, model: ForwardModel, dataset: Dataset, x_shape: tuple[int, ...]) -> list[str]:
-    """See that a network is one for this problem: it would answer any other too, and be wrong.
+def check_model(saved: SavedNetwork, model: ForwardModel) -> list[str]:
+    """See that a network was trained for this model: it would answer for any other too, and be wrong.
 
-    Returns what is worth telling although it fits.
+    Returns what is worth telling although it was.
 
     Raises:
-        ModelError: it was trained for another model.
+        ModelError: it was trained for another one, or for other parameters of this one.
         OptionError: for the same with other options.
-        DataError: for data of other shapes.
     """
     about, here = saved.about, f"the network of {saved.path}"
     same_code = bool(about.model_sha256) and about.model_sha256 == model.source_sha256
@@ -100,6 +106,18 @@ def check_fits(saved: SavedNetwork, model: ForwardModel, dataset: Dataset, x_sha
             f"{here} was trained for other parameters of model '{model.name}', or other scales, bounds or priors: "
             f"its answers mean something else now; train again"
         )
+    if about.model_sha256 != model.source_sha256:
+        return [f"the code of model '{model.name}' has changed since {saved.path} was trained"]
+    return []
+
+
+def check_data(saved: SavedNetwork, dataset: Dataset, x_shape: tuple[int, ...]) -> list[str]:
+    """See that data are of the shapes that a network was trained on. Returns what is worth telling although they are.
+
+    Raises:
+        DataError: they are not.
+    """
+    about, here = saved.about, f"the network of {saved.path}"
     for what, now, then in (
         ("targets", dataset.y_shape, about.y_shape),
         ("solutions", x_shape, about.x_shape),
@@ -107,14 +125,9 @@ def check_fits(saved: SavedNetwork, model: ForwardModel, dataset: Dataset, x_sha
     ):
         if now != then:
             raise DataError(f"{here} was trained on {what} of shape {then}, found {now}")
-    notes = []
-    if about.model_sha256 != model.source_sha256:
-        notes.append(f"the code of model '{model.name}' has changed since {saved.path} was trained")
-    if about.x0 != "one" and about.x0 != _x0_from(dataset):
-        notes.append(
-            f"{here} answers with changes to x0 from the {about.x0}, but here x0 is from the {_x0_from(dataset)}"
-        )
-    return notes
+    if about.x0 not in ("one", _x0_from(dataset)):
+        return [f"{here} answers with changes to x0 from the {about.x0}, but here x0 is from the {_x0_from(dataset)}"]
+    return []
 
 
 def check_target(path: Path, others: Mapping[str, str | Path | None], overwrite: bool) -> None:

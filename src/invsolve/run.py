@@ -32,7 +32,6 @@ from invsolve.engine import Control
 from invsolve.errors import ModelError, OptionError, OutputError
 from invsolve.methods.base import Method, RowMethod
 from invsolve.methods.joint import JointMethod
-from invsolve.methods.predict import Predict
 from invsolve.problem import Conduct
 from invsolve.range_solver import RangeSolver
 from invsolve.ranges import Range, Ranges, most_rows, split
@@ -105,12 +104,14 @@ class Run:
         self.threads = choose_threads(settings.threads)
         check_limits(settings)
         self.dataset = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
-        if self.saved is not None and isinstance(method, Predict):
+        if self.saved is not None and model is None and self.dataset.model is None:
             self.dataset = reuse.with_model_of(self.saved, self.dataset)
         self.model = model_of(self.dataset, model, model_options)
+        if self.saved is not None:
+            self.notes += reuse.check_model(self.saved, self.model)
         self.x_shape = solution_shape(self.model, self.dataset)
         if self.saved is not None:
-            self.notes += reuse.check_fits(self.saved, self.model, self.dataset, self.x_shape)
+            self.notes += reuse.check_data(self.saved, self.dataset, self.x_shape)
         for solver in filter(None, (method, refiner)):
             if refusal := solver.refusal(math.prod(self.x_shape), dtype):
                 raise OptionError(refusal)
