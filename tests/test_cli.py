@@ -34,7 +34,7 @@ def test_help_answers_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("solve", "compare", "generate", "check", "diagnose", "models", "methods", "inspect"):
+    for name in ("solve", "compare", "predict", "generate", "check", "diagnose", "models", "methods", "inspect"):
         assert name in done.stdout
 
 
