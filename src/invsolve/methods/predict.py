@@ -40,7 +40,7 @@ class Predict(JointMethod):
         z0 = examples.coordinates.to_solver(examples.x0)
         answers = network.all_solutions(examples, z0)
         candidates = Candidates.at(z0, initial_loss)
-        asked = self._score(examples, answers, candidates, budget, control)
+        asked = self._score(examples, answers, candidates, control)
         ended = torch.where(torch.isfinite(candidates.loss), int(Status.BUDGET), int(Status.NONFINITE))
         return RowResults(
             z=candidates.z,
@@ -51,13 +51,12 @@ class Predict(JointMethod):
             candidates=torch.stack([answers, z0], dim=1),
         )
 
-    def _score(
-        self, examples: Examples, answers: Tensor, candidates: Candidates, budget: Budget, control: Control
-    ) -> Tensor:
-        """Evaluate F at the answers (n, d); which (n,) it was evaluated at."""
+    def _score(self, examples: Examples, answers: Tensor, candidates: Candidates, control: Control) -> Tensor:
+        """Evaluate F at the answers (n, d); which (n,) it was evaluated at.
+
+        That is affordable always: a run may make three evaluations at least.
+        """
         asked = torch.zeros(examples.n, dtype=torch.bool, device=examples.device)
-        if budget.left(examples.evaluations) < 1:
-            return asked
         for window in examples.windows():
             for rows in torch.split(torch.arange(len(window.examples), device=examples.device), TOGETHER):
                 if control.stopped:
