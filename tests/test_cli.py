@@ -26,7 +26,7 @@ SOLVE_KEYS = {
 
 
 def test_help_answers_without_torch() -> None:
-    names = ("solve", "compare", "generate", "check", "diagnose", "models", "methods", "inspect")
+    names = ("solve", "compare", "predict", "generate", "check", "diagnose", "models", "methods", "inspect")
     script = (
         "import sys, invsolve.cli\n"
         "from typer.main import get_command\n"

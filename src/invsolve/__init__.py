@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from invsolve.pipeline import compare as compare
     from invsolve.pipeline import compare_solutions as compare_solutions
     from invsolve.pipeline import generate as generate
+    from invsolve.pipeline import predict as predict
     from invsolve.pipeline import solve as solve
     from invsolve.registry import load_model as load_model
     from invsolve.settings import Settings as Settings
@@ -49,7 +50,7 @@ _HOMES = {
     "invsolve.models.base": ("ForwardModel",),
     "invsolve.models.parameters": ("Normal", "Parameter", "Uniform"),
     "invsolve.options": ("Options",),
-    "invsolve.pipeline": ("Comparison", "compare", "compare_solutions", "generate", "solve"),
+    "invsolve.pipeline": ("Comparison", "compare", "compare_solutions", "generate", "predict", "solve"),
     "invsolve.registry": ("load_model",),
     "invsolve.settings": ("Settings",),
 }

@@ -25,9 +25,11 @@ from invsolve.flags import (
     BatchSize,
     Compile,
     Config,
+    Covariance,
     Data,
     Device,
     DType,
+    FailAbove,
     Identifiers,
     MaxEvaluations,
     Model,
@@ -36,6 +38,7 @@ from invsolve.flags import (
     Prior,
     Quiet,
     Refine,
+    Resume,
     Seed,
     Sigma,
     Targets,
@@ -48,6 +51,7 @@ from invsolve.flags import (
 from invsolve.shell import UNSATISFIED, resume_command, run_command_line, watched
 
 if TYPE_CHECKING:
+    from invsolve.data.dataset import Dataset
     from invsolve.run import Run
     from invsolve.settings import Settings
 
@@ -94,49 +98,85 @@ def solve(
     compile: Compile = "auto",
     threads: Threads = None,
     prior: Prior = False,
-    covariance: Annotated[
-        bool, typer.Option("--covariance", help="standard errors and identifiability of each solution")
-    ] = False,
+    covariance: Covariance = False,
     targets: Targets = "targets",
     identifiers: Identifiers = "identifiers",
     x0: X0 = "x0",
     sigma: Sigma = "sigma",
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="default: DATA.METHOD.h5")] = None,
-    overwrite: Overwrite = False,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run of the same command")] = False,
-    fail_above: Annotated[
-        float | None, typer.Option("--fail-above", metavar="LOSS", help="exit with 3 if any example's loss is above")
+    save_network: Annotated[
+        Path | None, typer.Option("--save-network", metavar="NET", help="keep the trained network, for `predict`")
     ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option("--init-from", metavar="NET", help="train a saved network further, not a new one")
+    ] = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    fail_above: FailAbove = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Solve every example of DATA.h5 and write the solutions with a loss report."""
-    from invsolve import console
-    from invsolve.analysis.summary import summarize
-    from invsolve.run import Run
-
     _no_table_of_one_method(ctx)
     settings = replace(
         _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior),
         method=method,
         method_options=assigned(ctx, "options", option, "-O"),
         covariance=covariance,
+        save_network=save_network,
+        init_from=init_from,
     )
     dataset = open_dataset(data, targets, identifiers, x0, sigma)
     target = out or data.with_name(f"{data.stem}.{method}.h5")
-    with watched(quiet) as (control, signals):
-        run = Run(dataset, model, assigned(ctx, "model_options", model_option, "-M"), settings)
-        solution = run.solve(target, overwrite, resume, control)
-        summary = summarize(solution, run.loss_true(), str(target))
-    if as_json:
-        console.print_json(summary)
-    else:
-        console.show_solution(summary)
-    if not quiet:
-        _tell_what_happened(summary["status"]["not_run"] > 0 or bool(signals), run)
-    if signals:
-        raise typer.Exit(128 + signals[0])
-    _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet, run.unobserved(solution))
+    options = assigned(ctx, "model_options", model_option, "-M")
+    _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, fail_above, as_json, quiet)
+
+
+@app.command()
+def predict(
+    ctx: typer.Context,
+    network: Annotated[
+        Path, typer.Argument(metavar="NET", help="network of `solve --save-network`", show_default=False)
+    ],
+    data: Data,
+    model: Model = None,
+    refine: Refine = None,
+    device: Device = "auto",
+    dtype: DType = "float64",
+    seed: Seed = 0,
+    option: Assign = None,
+    model_option: ModelAssign = None,
+    config: Config = None,
+    max_evaluations: MaxEvaluations = None,
+    time_limit: TimeLimit = None,
+    batch_size: BatchSize = "auto",
+    threads: Threads = None,
+    prior: Prior = False,
+    covariance: Covariance = False,
+    targets: Targets = "targets",
+    identifiers: Identifiers = "identifiers",
+    x0: X0 = "x0",
+    sigma: Sigma = "sigma",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="default: DATA.predict.h5")] = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    fail_above: FailAbove = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Solve every example of DATA.h5 by a network that was trained on others, without training."""
+    _no_table_of_one_method(ctx)
+    settings = replace(
+        _settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, "auto", threads, prior),
+        method="predict",
+        method_options=assigned(ctx, "options", option, "-O"),
+        covariance=covariance,
+        predict_from=network,
+    )
+    dataset = open_dataset(data, targets, identifiers, x0, sigma)
+    target = out or data.with_name(f"{data.stem}.predict.h5")
+    options = assigned(ctx, "model_options", model_option, "-M")
+    _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, fail_above, as_json, quiet)
 
 
 @app.command()
@@ -291,6 +331,38 @@ def _list_entries(ctx: typer.Context, kind: str) -> None:
         console.show_entries(kind, list_entries(kind))
 
 
+def _solve_and_tell(
+    dataset: Dataset,
+    model: str | None,
+    model_options: dict[str, Any],
+    settings: Settings,
+    target: Path,
+    overwrite: bool,
+    resume: bool,
+    fail_above: float | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """One run to its solution file, and its result as table or JSON."""
+    from invsolve import console
+    from invsolve.analysis.summary import summarize
+    from invsolve.run import Run
+
+    with watched(quiet) as (control, signals):
+        run = Run(dataset, model, model_options, settings)
+        solution = run.solve(target, overwrite, resume, control)
+        summary = summarize(solution, run.loss_true(), str(target))
+    if as_json:
+        console.print_json(summary)
+    else:
+        console.show_solution(summary)
+    if not quiet:
+        _tell_what_happened(summary["status"]["not_run"] > 0 or bool(signals), run)
+    if signals:
+        raise typer.Exit(128 + signals[0])
+    _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet, run.unobserved(solution))
+
+
 def _settings(
     refine: str | None,
     device: str,
@@ -348,7 +420,7 @@ def _no_table_of_one_method(ctx: typer.Context) -> None:
 def _tell_what_happened(ended_early: bool, run: Run) -> None:
     from invsolve import console
 
-    for note in run.solver.tuning.notes:
+    for note in (*run.notes, *run.solver.tuning.notes):
         console.say(note)
     first_error = run.conduct.first_error
     if first_error is not None:

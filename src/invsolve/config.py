@@ -10,7 +10,7 @@ from typing import Any
 from invsolve.errors import OptionError, first_line, nearest
 
 TABLES = ("options", "model_options")
-_NOT_IN_FILES = {"data", "config", "option", "model_option"}
+_NOT_IN_FILES = {"network", "data", "config", "option", "model_option"}
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 

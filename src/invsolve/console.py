@@ -79,6 +79,8 @@ def show_solution(summary: Mapping[str, Any]) -> None:
     console.print(f"{work}, {duration(summary['seconds'])} in all")
     if "solved" in summary:
         console.print(f"solved {summary['solved']:.1%} of the examples (x_true is known)")
+    if "network_written" in summary:
+        console.print(f"network written to {escape(str(summary['network_written']))}", soft_wrap=True)
     if summary["out"]:
         console.print(f"written to {escape(str(summary['out']))}", soft_wrap=True)
 
@@ -190,7 +192,8 @@ def show_file(description: Mapping[str, Any]) -> None:
         attributes.add_row(escape(key), escape(str(value)))
     console.print(attributes)
     if description.get("command"):
-        console.print(f"solve it by [bold]{escape(description['command'])}[/]", soft_wrap=True)
+        verb = description.get("verb", "solve it by")
+        console.print(f"{verb} [bold]{escape(description['command'])}[/]", soft_wrap=True)
     if "summary" in description:
         show_solution(description["summary"])
 

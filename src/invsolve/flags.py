@@ -67,6 +67,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no message
 Prior = Annotated[
     bool, typer.Option("--prior", help="add the penalty of the parameters' priors; it is told as loss_prior")
 ]
+Covariance = Annotated[bool, typer.Option("--covariance", help="standard errors and identifiability of each solution")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted run of the same command")]
+FailAbove = Annotated[
+    float | None, typer.Option("--fail-above", metavar="LOSS", help="exit with 3 if any example's loss is above")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
 Targets = Annotated[str, typer.Option("--targets", metavar="PATH", help="dataset inside the file")]
 Identifiers = Annotated[str, typer.Option("--identifiers", metavar="PATH", help="dataset or group inside the file")]

@@ -15,12 +15,14 @@ from invsolve.analysis.summary import summarize
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable, written_aside
 from invsolve.data.hdf5 import describe_file
+from invsolve.data.network_file import is_network
 from invsolve.data.proposal import propose_parts
 from invsolve.data.store import DATASET, SOLUTION, read_dataset, read_solution
 from invsolve.errors import DataError, OptionError
 from invsolve.models.parameters import Normal, Uniform
 from invsolve.options import describe_options
 from invsolve.registry import load_model, method_class, model_class, registered
+from invsolve.reuse import open_network
 
 
 def inspect_file(path: Path) -> dict[str, Any]:
@@ -29,6 +31,8 @@ def inspect_file(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file cannot be read.
     """
+    if is_network(path):
+        return _describe_network(path)
     found = describe_file(path)
     attributes = {key: _plain(value) for key, value in found["attributes"].items()}
     if attributes.get("format") == SOLUTION:
@@ -39,6 +43,25 @@ def inspect_file(path: Path) -> dict[str, Any]:
         kind, command = _as_dataset(path, found["arrays"], attributes)
         more = {"command": command} if command else {}
     return {"path": str(path), "kind": kind, "arrays": found["arrays"], "attributes": attributes, **more}
+
+
+def _describe_network(path: Path) -> dict[str, Any]:
+    """What a saved network is and was trained on, and the command that asks it."""
+    saved = open_network(path)
+    about = saved.about.model_dump(mode="json", by_alias=True)
+    weights = sum(t.size for name, t in saved.tensors.items() if name.startswith("network."))
+    return {
+        "path": str(path),
+        "kind": f"network of {weights} weights for model '{about['model']}', trained by {about['method']} on "
+        f"{about['examples']} examples",
+        "arrays": {
+            name: {"shape": list(t.shape), "dtype": str(t.dtype), "unit": "", "filters": []}
+            for name, t in sorted(saved.tensors.items())
+        },
+        "attributes": about | {"sha256": saved.sha256},
+        "command": shlex.join(["invsolve", "predict", str(path), "NEW.h5"]),
+        "verb": "ask it by",
+    }
 
 
 def _as_dataset(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> tuple[str, str | None]:

@@ -35,10 +35,10 @@ from invsolve.shell import UNSATISFIED, watched
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE.h5", help="dataset, solution or any HDF5 file")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.h5", help="dataset, solution, any HDF5 file or a network")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in any HDF5 file, and the command that solves it."""
+    """Show what is in any HDF5 file or saved network, and the command that makes use of it."""
     from invsolve import console
     from invsolve.inspection import inspect_file
 

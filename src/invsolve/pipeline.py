@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,8 @@ def solve(
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    save_network: str | Path | None = None,
+    init_from: str | Path | None = None,
     control: Control | None = None,
 ) -> Solution:
     """Solve every example of a dataset.
@@ -76,6 +79,8 @@ def solve(
         out: a solution file to write as well, range by range.
         overwrite: replace an existing `out`.
         resume: go on with an interrupted run that wrote to `out`.
+        save_network: a file for the network that the method has trained, for `predict`; `overwrite` holds for it too.
+        init_from: such a file, whose network is trained further instead of a new one.
         control: to watch the run, or to end it early.
 
     Raises:
@@ -85,9 +90,62 @@ def solve(
         method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
         max_evaluations=max_evaluations, time_limit=time_limit, batch_size=read_batch_size(batch_size),
         compile=compile, prior=prior, covariance=covariance, threads=threads,
+        save_network=None if save_network is None else Path(save_network),
+        init_from=None if init_from is None else Path(init_from),
     )  # fmt: skip
     run = Run(dataset, model, dict(model_options or {}), settings)
-    return run.solve(None if out is None else Path(out), overwrite, resume, control)
+    return _solved(run, out, overwrite, resume, control)
+
+
+def predict(
+    network: str | Path,
+    dataset: Dataset | str | Path,
+    model: Any = None,
+    *,
+    device: str = "auto",
+    dtype: str = "float64",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    refine: str | None = None,
+    max_evaluations: int | None = None,
+    time_limit: float | None = None,
+    batch_size: int | str | None = None,
+    prior: bool = False,
+    covariance: bool = False,
+    threads: int | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    control: Control | None = None,
+) -> Solution:
+    """Solve every example of a dataset by a network that was trained on others, without training.
+
+    Args:
+        network: the file that `solve` wrote as `save_network`.
+        model: as for `solve`; by default the one that the data name, else the network's where that is registered.
+        refine: a row method that polishes the network's answers ("bfgs" by default), or "none".
+        options: how they are refined: `agree` and `restarts`.
+        dataset, device, dtype, seed, model_options, max_evaluations, time_limit, batch_size, prior, covariance,
+            threads, out, overwrite, resume, control: as for `solve`.
+
+    Raises:
+        InvsolveError: as for `solve`; the file holds no network, or one for another problem.
+    """
+    settings = Settings(
+        method="predict", method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
+        max_evaluations=max_evaluations, time_limit=time_limit, batch_size=read_batch_size(batch_size), prior=prior,
+        covariance=covariance, threads=threads, predict_from=Path(network),
+    )  # fmt: skip
+    run = Run(dataset, model, dict(model_options or {}), settings)
+    return _solved(run, out, overwrite, resume, control)
+
+
+def _solved(run: Run, out: str | Path | None, overwrite: bool, resume: bool, control: Control | None) -> Solution:
+    solution = run.solve(None if out is None else Path(out), overwrite, resume, control)
+    for note in run.notes:
+        warnings.warn(note, stacklevel=3)
+    return solution
 
 
 @dataclass(frozen=True)

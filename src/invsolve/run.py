@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from invsolve import reuse
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
 from invsolve.analysis.uncertainty import MOST_UNKNOWNS
@@ -94,13 +95,23 @@ class Run:
         self, dataset: Dataset | str | Path, model: Any, model_options: dict[str, Any], settings: Settings
     ) -> None:
         self.settings = settings
-        method, refiner = _load_methods(settings)
+        self.notes: list[str] = []  # of networks, what the user should know
+        self.network_written = False
+        self._unsaved = self._replace_network = False
+        method, self.saved = reuse.make_method(settings)
+        refiner = _load_refiner(settings, method)
         device, dtype = choose_device(settings.device), choose_dtype(settings.dtype)
         self.threads = choose_threads(settings.threads)
         check_limits(settings)
         self.dataset = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
+        if self.saved is not None and model is None and self.dataset.model is None:
+            self.dataset = reuse.with_model_of(self.saved, self.dataset)
         self.model = model_of(self.dataset, model, model_options)
+        if self.saved is not None:
+            self.notes += reuse.check_model(self.saved, self.model)
         self.x_shape = solution_shape(self.model, self.dataset)
+        if self.saved is not None:
+            self.notes += reuse.check_data(self.saved, self.dataset, self.x_shape)
         for solver in filter(None, (method, refiner)):
             if refusal := solver.refusal(math.prod(self.x_shape), dtype):
                 raise OptionError(refusal)
@@ -126,7 +137,12 @@ class Run:
         if out is not None:
             finished = self._check_out(out, overwrite, resume)
             if finished is not None:
+                self._look_for_network()
                 return finished
+        if self.settings.save_network is not None:
+            taken = {"the input": self.dataset.source, "the output of the solutions": out}
+            reuse.check_target(self.settings.save_network, taken, overwrite or resume)
+        self._replace_network = overwrite or resume
         with threads_set(self.threads), self._folder(out, resume=resume, overwrite=overwrite) as folder:
             reached = self._solve_all(folder, control)
             attributes = self.attributes() | {"seconds": time.monotonic() - began}
@@ -143,6 +159,8 @@ class Run:
                 columns = [c for _, c in blocks]
                 joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
                 solution = Solution(**joined, attributes=attributes, parameters=self._parameters())
+        if self._unsaved:  # the disk was full after the training; the solutions, at least, are kept
+            self._save_network()
         return solution
 
     def _solve_all(self, folder: RunFolder | None, control: Control) -> Reached:
@@ -223,9 +241,33 @@ class Run:
             found = self.solver.fit(method, control)
             if found is None:
                 raise ModelError(self._nothing_finite())
+            if self.settings.save_network is not None:
+                with contextlib.suppress(OutputError):
+                    self._save_network()
             if folder is not None and not control.stopped:
                 folder.put("fit", found)
+        else:
+            self._look_for_network()
         self.solver.use_fit(method, found)
+
+    def _save_network(self) -> None:
+        """Keep what was learned, also where the training was stopped."""
+        path, self._unsaved = self.settings.save_network, True
+        assert path is not None
+        self.network_written = reuse.save(
+            self.solver.method, path, self.model, self.dataset, self.x_shape, overwrite=self._replace_network
+        )
+        if not self.network_written:
+            self.notes.append(f"no network was trained, so that {path} is not written")
+        self._unsaved = False
+
+    def _look_for_network(self) -> None:
+        """What an earlier run has learned was saved by it, or is lost."""
+        path = self.settings.save_network
+        if path is not None and not path.exists():
+            self.notes.append(
+                f"{path} is not written: the training had ended before this run, and its network was not kept"
+            )
 
     def _blocks(self, reached: Reached, folder: RunFolder | None) -> Iterator[tuple[int, Columns]]:
         """All ranges in order: first example, and columns."""
@@ -320,26 +362,36 @@ class Run:
             "max_evaluations": "none" if s.max_evaluations is None else s.max_evaluations,
             "prior": s.prior,
             "covariance": s.covariance,
+            "network_sha256": self.saved.sha256 if self.saved is not None else "none",
         }
 
     def attributes(self) -> dict[str, Any]:
         """The solution file's attributes but `seconds`."""
-        return self.identity | {
-            "device": str(self.solver.device),
-            "threads": self.threads,
-            "batch_size": self.solver.tuning.batch_size,
-            "compiled": self.solver.tuning.kernels is not None,
-            "compile_seconds": self.solver.tuning.compile_seconds,
-            "versions": {
-                "invsolve": __version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["invsolve", *sys.argv[1:]]) if sys.argv[:1] else "",
-            "input": self.dataset.source or "",
-        }
+        return (
+            self.identity
+            | {
+                "device": str(self.solver.device),
+                "threads": self.threads,
+                "batch_size": self.solver.tuning.batch_size,
+                "compiled": self.solver.tuning.kernels is not None,
+                "compile_seconds": self.solver.tuning.compile_seconds,
+                "versions": {
+                    "invsolve": __version__,
+                    "torch": torch.__version__,
+                    "numpy": np.__version__,
+                    "python": platform.python_version(),
+                },
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": shlex.join(["invsolve", *sys.argv[1:]]) if sys.argv[:1] else "",
+                "input": self.dataset.source or "",
+            }
+            | self._networks()
+        )
+
+    def _networks(self) -> dict[str, str]:
+        """The files of the networks that were used and written."""
+        used = {} if self.saved is None else {"network": str(self.saved.path)}
+        return used | ({"network_written": str(self.settings.save_network)} if self.network_written else {})
 
     def _check_out(self, out: Path, overwrite: bool, resume: bool) -> Solution | None:
         """See that `out` can be written; with `resume`, a run that is already complete is returned as it is."""
@@ -371,12 +423,11 @@ def _any_finite(columns: Columns) -> bool:
     return bool((columns["status"] != Status.NONFINITE).any())
 
 
-def _load_methods(settings: Settings) -> tuple[Method, Method | None]:
-    """The method, and the row method that refines its solutions, if any."""
-    method = load_method(settings.method, settings.method_options, seed=settings.seed)
+def _load_refiner(settings: Settings, method: Method) -> Method | None:
+    """The row method that refines a method's solutions, if any."""
     name = settings.refine or method.refines_with
     if name == "none":
-        return method, None
+        return None
     if not issubclass(method_class(name), RowMethod):
         raise OptionError(
             f"cannot refine with '{name}', which is no row method; use {', '.join(row_methods())} or none"
@@ -385,7 +436,7 @@ def _load_methods(settings: Settings) -> tuple[Method, Method | None]:
         raise OptionError(
             f"refine: method '{method.name}' minimizes a robust loss here, '{name}' would undo that; use none"
         )
-    return method, load_method(name, {}, seed=settings.seed)
+    return load_method(name, {}, seed=settings.seed)
 
 
 def row_methods() -> list[str]:

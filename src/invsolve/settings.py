@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ class Settings:
     `covariance` asks for standard errors. `batch_size` rows are evaluated together, None as many as is fastest.
     `compile` is "on", "off", or "auto": where it is seen to pay. `threads` are the cores to use, None as many as torch
     is set to.
+
+    `save_network` is where a trained network is written, `init_from` one that training begins from, and
+    `predict_from` the one that gives the solutions, without a method.
     """
 
     method: str = "bfgs"
@@ -41,6 +45,9 @@ class Settings:
     prior: bool = False
     covariance: bool = False
     threads: int | None = None
+    save_network: Path | None = None
+    init_from: Path | None = None
+    predict_from: Path | None = None
 
 
 def choose_device(name: str) -> torch.device:

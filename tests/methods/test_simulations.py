@@ -102,3 +102,11 @@ def test_failing_points_are_no_pairs() -> None:
     assert 0 < run.pairs.count < 96
     assert torch.isfinite(run.pairs.answers[: run.pairs.count]).all()
     assert (candidates.loss <= loss).all()
+
+
+def test_what_a_known_network_is_asked_first_is_taken_from_the_passes() -> None:
+    run = simulation(invsolve.generate("billiards", 8, seed=1), "billiards", passes=5)
+    assert not run.knows_already(Control())
+    run.run(Control())
+    assert run.plan.passes == 3
+    assert int(run.examples.evaluations.max()) == 1 + (1 + 1) + 3 + 1  # start; answer and point; points; answer

@@ -25,6 +25,7 @@ def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None)
         "seconds": solution.attributes.get("seconds"),
         "out": out,
     }
+    summary |= {k: solution.attributes[k] for k in ("network", "network_written") if k in solution.attributes}
     if solution.loss_prior is not None:
         summary["loss_prior"] = quantiles(solution.loss_prior)
     if solution.reduced_chi2 is not None:

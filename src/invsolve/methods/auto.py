@@ -12,13 +12,12 @@ from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
 from invsolve.methods.bfgs import Bfgs
-from invsolve.methods.joint import JointMethod
 from invsolve.methods.search import perfect_loss
 from invsolve.methods.simulations import MINIBATCH, TOGETHER, Candidates, ProposalOptions, Simulation
-from invsolve.methods.solver_network import SolverNetwork, training
+from invsolve.methods.solver_network import NetworkMethod, training
 
 
-class Auto(JointMethod):
+class Auto(NetworkMethod):
     """Local solves first; proposals and a network for the examples left behind; then local solves until they agree."""
 
     name = "auto"
@@ -35,10 +34,11 @@ class Auto(JointMethod):
         answers, proposed = z0, z0
         if not bool(done.all()) and not control.stopped:
             with training(examples, self.seed, MINIBATCH):
-                network = SolverNetwork(self.options, examples)
+                network = self.begin_network(examples)
                 plan = self.options.plan(~done, budget.left(examples.evaluations) // 2)
                 simulation = Simulation(plan, network, examples, candidates, self.seed)
-                simulation.run(control)
+                if self.saved is None or not simulation.knows_already(control):
+                    simulation.run(control)
                 answers, proposed = network.all_solutions(examples, z0), simulation.proposed
         return replace(
             results,

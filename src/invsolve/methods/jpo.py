@@ -20,13 +20,12 @@ from invsolve.data.solution import FoundBy
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
-from invsolve.methods.joint import JointMethod
 from invsolve.methods.simulations import Candidates, ProposalOptions, Simulation
-from invsolve.methods.solver_network import SolverNetwork, training
+from invsolve.methods.solver_network import NetworkMethod, SolverNetwork, training
 from invsolve.networks.features import Features
 
 
-class Jpo(JointMethod):
+class Jpo(NetworkMethod):
     """Joint parameterized optimization: a network gives all solutions at once and is trained on their common loss."""
 
     name = "jpo"
@@ -64,33 +63,36 @@ class Jpo(JointMethod):
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         o = self.options
         with training(examples, self.seed, o.minibatch):
-            network = SolverNetwork(o, examples)
+            network = self.begin_network(examples)
             candidates = Candidates.at(examples.coordinates.to_solver(examples.x0), initial_loss)
-            learned = False
+            known = learned = False
             if o.proposals != "none":
                 everyone = torch.ones(examples.n, dtype=torch.bool, device=examples.device)
                 where = "prior" if o.proposals == "auto" else o.proposals
                 plan = o.plan(everyone, self.affordable(examples, budget) // 2, where)
                 simulation = Simulation(plan, network, examples, candidates, self.seed)
-                simulation.run(control)
-                learned = simulation.learned
-            steps = self._steps(examples, budget, learned=learned)
+                known = self.saved is not None and simulation.knows_already(control)
+                if not known:
+                    simulation.run(control)
+                learned = known or simulation.learned
+            passes = PASSES_KNOWN if known else PASSES_AFTER_PROPOSALS if learned else PASSES
+            steps = self._steps(examples, budget, passes)
             run = Training(o, network, examples, candidates, initial_loss, steps, self.seed, gently=learned)
             found = run.run(control)
             answers = network.all_solutions(examples, run.z0)
             return replace(found, candidates=torch.stack([answers, run.z0], dim=1))
 
-    def _steps(self, examples: Examples, budget: Budget, *, learned: bool) -> int:
+    def _steps(self, examples: Examples, budget: Budget, passes: int) -> int:
         """Steps that options and budget allow, a part of the budget being left for the refinement that follows."""
-        passes = self.options.passes
-        if passes is None:
-            passes = PASSES_AFTER_PROPOSALS if learned else PASSES
+        if self.options.passes is not None:
+            passes = self.options.passes
         passes = min(passes, self.affordable(examples, budget))
         return min(self.options.steps, passes * math.ceil(examples.n / self.options.minibatch))
 
 
 PASSES = 300  # over all examples: what few examples are trained for
 PASSES_AFTER_PROPOSALS = 30
+PASSES_KNOWN = 10  # by a network from a file, whose answers are what is looked for
 NEARLY_GONE = 1e-2  # of the first loss
 GENTLY = 0.3  # of learning rate, weight decay and noise: of a network that knows something already
 

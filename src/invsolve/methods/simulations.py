@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -35,7 +35,7 @@ TOGETHER = 1024  # rows that are simulated in one call
 _STALLED = 10  # passes whose error is held against that of as many before them
 _FALLING = 0.95  # of it, above which it falls no more
 _LEARNED = 0.3  # of the error at first
-_FOUND = 0.1  # of the first loss
+_FOUND = 0.1  # of the first loss, or of the error of a network that knows nothing
 _JUDGED = 1000  # pairs
 _WEIGHT_DECAY = 0.01
 
@@ -169,6 +169,7 @@ class Lessons(Generic[LearnerKind]):
         self.pairs: Pairs | None = None
         self.rate = 0.0
         self.errors: list[float] = []  # of each pass, of its pairs before they were trained on
+        self._asked, self._size = 0, 0.0  # of the first pairs: how many, and the sum of squares of what is asked
         self._optimizer: torch.optim.Optimizer | None = None
         self._kept: dict[str, Tensor] | None = None  # the network when it was best
 
@@ -179,11 +180,9 @@ class Lessons(Generic[LearnerKind]):
             for window in self.examples.windows():
                 if control.stopped:
                     return
-                rows = self.plan.which[window.examples].nonzero().squeeze(1)
-                for some in torch.split(rows, TOGETHER):
-                    error, count = self._simulate(window, some, done)
-                    wrong, pairs = wrong + error, pairs + count
-                self._train(self._steps(len(rows)))
+                error, count = self._simulate_window(window, done)
+                wrong, pairs = wrong + error, pairs + count
+                self._train(self._steps(int(self.plan.which[window.examples].sum())))
                 fraction = (done + 1) / self.plan.passes
                 control.report(lambda f=fraction: self.candidates.progress("proposals", self.examples, f))  # type: ignore[misc]
                 del window  # before the next one is loaded
@@ -197,6 +196,11 @@ class Lessons(Generic[LearnerKind]):
 
     def seen(self, which: Tensor, z: Tensor, loss: Tensor) -> None:
         """The points z (b, d) that were simulated for the examples (b,) have these losses (b,)."""
+
+    @property
+    def ignorant(self) -> float:
+        """The error of a network that answers the same to all."""
+        return self._size / max(self._asked, 1)
 
     def _is_done(self) -> bool:
         """Whether the error of new pairs does not fall any more, or is no more than a local solve can mend."""
@@ -225,6 +229,12 @@ class Lessons(Generic[LearnerKind]):
             self.rate /= 3
             self._optimizer = _optimizer(self.network, self.rate)
 
+    def _simulate_window(self, window: Window, done: int) -> tuple[float, int]:
+        """`_simulate` for all rows of a window that points are simulated for."""
+        rows = self.plan.which[window.examples].nonzero().squeeze(1)
+        found = [self._simulate(window, some, done) for some in torch.split(rows, TOGETHER)]
+        return sum(error for error, _ in found), sum(count for _, count in found)
+
     @torch.no_grad()
     def _simulate(self, window: Window, rows: Tensor, done: int) -> tuple[float, int]:
         """One more point for each of some rows of a window; the network's error there, in sum, and of how many."""
@@ -243,6 +253,9 @@ class Lessons(Generic[LearnerKind]):
         if self.pairs is None:
             self.pairs = Pairs(features, answers.shape[1], self.plan.passes * self.count)
         self.pairs.add(features, answers)
+        if not self.errors:
+            self._asked += len(answers)
+            self._size += float(answers.square().sum())
         return float((self.network.network(features) - answers).square().sum()), len(answers)
 
     def _near_the_best(self, which: Tensor, z0: Tensor, done: float) -> Tensor:
@@ -332,18 +345,40 @@ class Simulation(Lessons[SolverNetwork]):
         """All passes; then see how good the network's answers to the examples' own targets are."""
         super().run(control)
         if self.errors:
-            answers = self.network.all_solutions(self.examples, self.z0)
-            ask(answers[:, None], self.plan.which, self.examples, self.candidates, control)
+            self._ask(control)
 
     @property
     def learned(self) -> bool:
         """Whether the network knows most of what there is to know of simulated solutions, or of those asked for."""
-        first, last = self.errors[:1], self.errors[-_STALLED:]
-        if not first:
+        last = self.errors[-_STALLED:]
+        return bool(last) and (sum(last) / len(last) < _LEARNED * self.ignorant or self._found_most())
+
+    def knows_already(self, control: Control) -> bool:
+        """Whether the network, before it is taught anything here, answers as one that was: the examples, or else a
+        simulated point for each. What that takes is taken from the passes that are left.
+        """
+        if not self.plan.passes:
             return False
+        self._ask(control)
+        wrong, pairs = 0.0, 0
+        if not self._found_most():
+            for window in self.examples.windows():
+                if control.stopped:
+                    return False
+                error, count = self._simulate_window(window, 0)
+                wrong, pairs = wrong + error, pairs + count
+                del window  # before the next one is loaded
+        self.plan = replace(self.plan, passes=max(0, self.plan.passes - _ASKED - 1))
+        return self._found_most() or (pairs > 0 and wrong / pairs < _FOUND * self.ignorant)
+
+    def _ask(self, control: Control) -> None:
+        answers = self.network.all_solutions(self.examples, self.z0)
+        ask(answers[:, None], self.plan.which, self.examples, self.candidates, control)
+
+    def _found_most(self) -> bool:
+        """Whether of most examples a point was seen that leaves little of the first loss."""
         left = (self.candidates.loss / self._first_loss)[self.plan.which & torch.isfinite(self._first_loss)]
-        knows = sum(last) / len(last) < _LEARNED * first[0]
-        return knows or (len(left) > 0 and bool(left.median() < _FOUND))
+        return len(left) > 0 and bool(left.median() < _FOUND)
 
 
 def ask(answers: Tensor, which: Tensor, examples: Examples, candidates: Candidates, control: Control) -> Tensor:

@@ -12,10 +12,10 @@ from invsolve.engine import Control
 from invsolve.examples import Examples
 from invsolve.methods.answers import AnswerMethod, AnswerOptions
 from invsolve.methods.simulations import Candidates
-from invsolve.methods.solver_network import NetworkOptions, SolverNetwork
+from invsolve.methods.solver_network import NetworkMethod, NetworkOptions, SolverNetwork
 
 
-class Supervised(AnswerMethod[SolverNetwork]):
+class Supervised(AnswerMethod[SolverNetwork], NetworkMethod):
     """For comparison: a network is trained on simulated pairs, and what it answers to the targets is refined."""
 
     name = "supervised"
@@ -26,7 +26,7 @@ class Supervised(AnswerMethod[SolverNetwork]):
     options: Options
 
     def learner(self, examples: Examples) -> SolverNetwork:
-        return SolverNetwork(self.options, examples)
+        return self.begin_network(examples)
 
     def answers(self, learned: SolverNetwork, examples: Examples, candidates: Candidates, control: Control) -> Tensor:
         return learned.all_solutions(examples, examples.coordinates.to_solver(examples.x0))[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,15 +100,40 @@ class Standard:
         pairs = zip(self.moments, other.moments, strict=True)
         return Standard(self.spatial, self.gaps or other.gaps, tuple(a.joined(b) for a, b in pairs))
 
+    def to(self, device: torch.device) -> Standard:
+        """The same on a device."""
+        moved = (Moments(*(t.to(device) for t in vars(m).values())) for m in self.moments)
+        return Standard(self.spatial, self.gaps, tuple(moved))
+
     def features(self, targets: Tensor, identifiers: dict[str, Tensor]) -> Features:
         """What the network sees of targets (b, *y_shape; NaN = gap) and identifiers (b, ...)."""
         arrays = [arranged(array, self.spatial) for array in (targets, *identifiers.values())]
         seen = [m.standardized(array) for m, array in zip(self.moments, arrays, strict=True)]
         if self.gaps:
             seen.insert(1, (~torch.isnan(arrays[0])).float())
-        empty = torch.zeros(len(targets), 0, device=targets.device)
-        channels = [image for image in seen if image.ndim > 2] or [empty.reshape(len(targets), 0, *self.spatial)]
-        return Features(torch.cat(channels, dim=1), torch.cat([empty, *(f for f in seen if f.ndim == 2)], dim=1))
+        return _side_by_side(seen, self.spatial)
+
+
+def outline(
+    shapes: Sequence[tuple[int, ...]], spatial: tuple[int, ...], gaps: bool
+) -> tuple[Features, tuple[tuple[int, ...], ...]]:
+    """What one example's features, and the moments of each array, look like; nothing is allocated.
+
+    `shapes` are those of one example's target and of its identifiers. The features are on torch's meta device.
+
+    Raises:
+        RuntimeError: they cannot be, for their size.
+    """
+    arrays = [arranged(torch.empty(1, *shape, device="meta"), spatial) for shape in shapes]
+    moments = tuple(tuple(1 if i in together(a) else size for i, size in enumerate(a.shape)) for a in arrays)
+    return _side_by_side([*arrays[:1], *arrays[: int(gaps)], *arrays[1:]], spatial), moments
+
+
+def _side_by_side(seen: list[Tensor], spatial: tuple[int, ...]) -> Features:
+    """Arranged arrays of the same examples as features."""
+    empty = torch.zeros(len(seen[0]), 0, device=seen[0].device)
+    channels = [image for image in seen if image.ndim > 2] or [empty.reshape(len(empty), 0, *spatial)]
+    return Features(torch.cat(channels, dim=1), torch.cat([empty, *(f for f in seen if f.ndim == 2)], dim=1))
 
 
 def arranged(array: Tensor, spatial: tuple[int, ...]) -> Tensor:
