@@ -42,7 +42,7 @@ def test_the_budget_holds_for_all_stages_together() -> None:
 def test_examples_that_do_not_fit_into_memory_together_are_refined_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     data = invsolve.generate("billiards", 12, seed=2)
     whole = invsolve.solve(data, method="auto", options={"simulations": 8})
-    monkeypatch.setattr(search, "_MEMORY", 5 * 19 * 14)  # five examples, 19 starts of each, 14 numbers a start
+    monkeypatch.setattr(search, "_MEMORY", 5 * 67 * 14)  # five examples, 67 starts of each, 14 numbers a start
     sizes: list[int] = []
     monkeypatch.setattr(search.Search, "__init__", recording_size(search.Search.__init__, sizes))
     parts = invsolve.solve(data, method="auto", options={"simulations": 8})

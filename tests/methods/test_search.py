@@ -80,3 +80,42 @@ def test_where_a_local_solve_ended_none_begins_again() -> None:
         assert found.starts is not None
         assert found.starts.tolist() == [1]
         assert bool(again.problem.evaluations.any()) == solved_anew
+
+
+def valley(x: Tensor, identifiers: object) -> Tensor:
+    """Of y* = 0: along b = a², which takes long, to a perfect fit at a = 1 or a worse one near a = −2."""
+    a, b = x.unbind(1)
+    return torch.stack([30 * (b - a**2), 0.1 * (a - 1) * (a + 2), 0.03 * (a - 1)], 1)
+
+
+def test_dear_solves_race_and_the_best_goes_on_to_its_end() -> None:
+    rng = np.random.default_rng(0)
+    a = np.concatenate([[-2.5], rng.uniform(-6, -1, 13), [0.5]])
+    points = torch.from_numpy(np.stack([a, a**2 + rng.uniform(-2, 2, 15)], 1))
+    found, evaluations = {}, {}
+    for race in (False, True):
+        data = invsolve.Dataset(targets=np.zeros((2, 3)), x0=np.zeros((2, 2)))
+        problem = Problem(load_model(valley), data.rows(0, 2), (2,), torch.device("cpu"), torch.float64)
+        origins = torch.full((2, 15), int(FoundBy.MULTISTART), dtype=torch.int8)
+        starts = Starts(points.expand(2, -1, -1), origins, 15, 2, race=race)
+        found[race] = Search(Bfgs(), problem, starts, Budget()).run(Control())
+        evaluations[race] = int(problem.evaluations[0])
+    assert found[True].best.max() < 1e-8
+    assert found[True].status.tolist() == [int(Status.CONVERGED)] * 2
+    assert found[False].best.max() < 1e-8
+    assert evaluations[True] < 0.5 * evaluations[False]
+
+
+def test_a_race_keeps_to_the_budget() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.uniform(-6, -1, 15)
+    points = torch.from_numpy(np.stack([a, a**2 + rng.uniform(-2, 2, 15)], 1))[None]
+    for most in (150, 300, 500):
+        data = invsolve.Dataset(targets=np.zeros((1, 3)), x0=np.zeros((1, 2)))
+        problem = Problem(load_model(valley), data.rows(0, 1), (2,), torch.device("cpu"), torch.float64)
+        origins = torch.full((1, 15), int(FoundBy.MULTISTART), dtype=torch.int8)
+        search = Search(Bfgs(), problem, Starts(points, origins, 15, 2, race=True), Budget(most))
+        found = search.run(Control())
+        assert 0.5 * most < int(problem.evaluations) <= most
+        assert found.starts is not None
+        assert 1 < int(found.starts) <= 15

@@ -95,7 +95,7 @@ def run_starts(problem: Problem, rows: Tensor, count: int, batch_size: int, seed
     # A start on a plateau stays where it is, which is no minimum.
     solved.best = torch.where(finished & ~flat, loss, torch.inf)
     ks = torch.arange(count, device=z0.device).repeat(some.n)
-    ends.put(torch.ones_like(origins, dtype=torch.bool), each, ks, solved, part.evaluations)
+    ends.put(each, ks, solved, part.evaluations)
     minima = ends.results().minima
     assert minima is not None
     shape = (some.n, count)

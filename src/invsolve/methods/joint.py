@@ -28,10 +28,11 @@ class JointOptions(BaseOptions):
         2, ge=1, description="an example is done once so many local solves, from different points, agree on the best"
     )
     restarts: int = Field(
-        16, ge=0, le=2**12, description="further starts, by priors or bounds, of an example of which they do not agree"
+        64, ge=0, le=2**12, description="further starts, by priors or bounds, of an example of which they do not agree"
     )
 
 
+_MUCH_BETTER = 0.1  # of the loss at x0, is what is left at a point that a local solve had better begin at
 REFINEMENT = 30  # evaluations per example that a refinement may need
 
 
@@ -100,18 +101,30 @@ class JointMethod(Method):
         if self.options.restarts:
             points.append(Sampler(problem, self.seed).spread(problem.examples, self.options.restarts, z0))
             origins.append(torch.full(points[-1].shape[:2], int(FoundBy.MULTISTART), dtype=torch.int8))
-        agree, every = self.options.agree, torch.cat(points, 1)
+        every, origin = torch.cat(points, 1), torch.cat([o.to(z0.device) for o in origins], 1)
+        if FoundBy.LOCAL in self.candidates:
+            self._begin_at_x0(every, origin, found)
         # What a local solve makes of x0 is told as such, however x0 came to be among the points.
         is_x0 = (every == z0[:, None]).all(2)
+        agree = self.options.agree
         return Starts(
             every,
-            torch.cat([o.to(z0.device) for o in origins], 1).masked_fill(is_x0, int(FoundBy.LOCAL)),
+            origin.masked_fill(is_x0, int(FoundBy.LOCAL)),
             agree,
             agree,
             found.first,
             seen=found if self.begins_at_best else None,
             peers=True,
+            race=True,
         )
+
+    def _begin_at_x0(self, points: Tensor, origins: Tensor, found: RowResults) -> None:
+        """Put x0 first where the best point seen is hardly better: a random point is mostly a worse start."""
+        assert found.first is not None
+        x0 = self.begins_at_best + self.candidates.index(FoundBy.LOCAL)
+        order = torch.tensor([x0, *(k for k in range(points.shape[1]) if k != x0)], device=points.device)
+        which = found.best > _MUCH_BETTER * found.first
+        points[which], origins[which] = points[which][:, order], origins[which][:, order]
 
 
 def _better(found: RowResults, ended: RowResults) -> RowResults:

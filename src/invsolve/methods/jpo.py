@@ -41,8 +41,8 @@ class Jpo(NetworkMethod):
         passes: int | None = Field(
             None,
             ge=0,
-            description="passes over all examples at most, in training on their loss; none is 300, or 30 where the "
-            "network learned from proposals",
+            description="passes over all examples at most, in training on their loss; none is 10, or 300 where there "
+            "are no proposals",
         )
         minibatch: int = Field(
             8, ge=1, description="examples per training step; small and noisy finds better solutions"
@@ -65,34 +65,37 @@ class Jpo(NetworkMethod):
         with training(examples, self.seed, o.minibatch):
             network = self.begin_network(examples)
             candidates = Candidates.at(examples.coordinates.to_solver(examples.x0), initial_loss)
-            known = learned = False
-            if o.proposals != "none":
-                everyone = torch.ones(examples.n, dtype=torch.bool, device=examples.device)
-                where = "prior" if o.proposals == "auto" else o.proposals
-                plan = o.plan(everyone, self.affordable(examples, budget) // 2, where)
-                simulation = Simulation(plan, network, examples, candidates, self.seed)
-                known = self.saved is not None and simulation.knows_already(control)
-                if not known:
-                    simulation.run(control)
-                learned = known or simulation.learned
-            passes = PASSES_KNOWN if known else PASSES_AFTER_PROPOSALS if learned else PASSES
-            steps = self._steps(examples, budget, passes)
+            learned = o.proposals != "none" and self._learn(network, examples, candidates, budget, control)
+            steps = self._steps(examples, budget)
             run = Training(o, network, examples, candidates, initial_loss, steps, self.seed, gently=learned)
             found = run.run(control)
             answers = network.all_solutions(examples, run.z0)
             return replace(found, candidates=torch.stack([answers, run.z0], dim=1))
 
-    def _steps(self, examples: Examples, budget: Budget, passes: int) -> int:
+    def _learn(
+        self, network: SolverNetwork, examples: Examples, candidates: Candidates, budget: Budget, control: Control
+    ) -> bool:
+        """Let the network learn from proposals, unless it knows enough; whether it does then."""
+        everyone = torch.ones(examples.n, dtype=torch.bool, device=examples.device)
+        where = "prior" if self.options.proposals == "auto" else self.options.proposals
+        plan = self.options.plan(everyone, self.affordable(examples, budget) // 2, where)
+        simulation = Simulation(plan, network, examples, candidates, self.seed)
+        if self.saved is not None and simulation.knows_already(control):
+            return True
+        simulation.run(control)
+        return simulation.learned
+
+    def _steps(self, examples: Examples, budget: Budget) -> int:
         """Steps that options and budget allow, a part of the budget being left for the refinement that follows."""
-        if self.options.passes is not None:
-            passes = self.options.passes
+        passes = self.options.passes
+        if passes is None:
+            passes = PASSES if self.options.proposals == "none" else PASSES_AFTER_PROPOSALS
         passes = min(passes, self.affordable(examples, budget))
         return min(self.options.steps, passes * math.ceil(examples.n / self.options.minibatch))
 
 
 PASSES = 300  # over all examples: what few examples are trained for
-PASSES_AFTER_PROPOSALS = 30
-PASSES_KNOWN = 10  # by a network from a file, whose answers are what is looked for
+PASSES_AFTER_PROPOSALS = 10
 NEARLY_GONE = 1e-2  # of the first loss
 GENTLY = 0.3  # of learning rate, weight decay and noise: of a network that knows something already
 

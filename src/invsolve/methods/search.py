@@ -22,6 +22,10 @@ _ZERO = 1e-9  # of the loss of y = 0: losses below are no different
 _LIKE = 10.0  # times the median of the others' losses, each relative to that of y = 0, below which one is like them
 _UNLIKE_AGREE = 4  # times as many that must agree where it is not
 _FITTED = 1e-6  # of that loss and of the first one, whichever is less: the same, where both are known
+_DEAR = 40  # evaluations of a local solve, from which starts race
+_LEGS = 5  # in those of the dearest solve
+_HEAT = 16  # starts in a race, at most
+_AHEAD = 4  # of them, of which one goes on
 _PERFECT = 1e-12  # of the loss of y = 0: nothing better is looked for. Small, for y may be an offset and little else
 
 
@@ -36,6 +40,7 @@ class Starts:
     first: Tensor | None = None  # (n,) loss at x0: what is left of it tells how good a fit is
     seen: RowResults | None = None  # what is known of the first points: where local solves ended, none begins again
     peers: bool = False  # whether one whose loss is far above that of most others needs more to agree
+    race: bool = False  # whether few evaluations may decide which starts are solved from to the end
 
 
 def search_in_parts(
@@ -73,7 +78,8 @@ class Search:
     those made.
 
     The first comes alone: where it leads to a perfect fit, or the budget suffices for no more, that is all. Examples
-    that are settled are in no further wave.
+    that are settled are in no further wave. Where local solves are dear and end in several minima, all further starts
+    race if they may: few evaluations show which are worth more (successive halving, Jamieson and Talwalkar 2016).
 
     Args:
         local: the method used from each start.
@@ -101,6 +107,8 @@ class Search:
         while not control.stopped and bool((which := self._next()).any()):
             self._wave(which, control)
             self.going &= ~self.ends.settled()
+        if self.starts.race and not control.stopped and bool((which := self.ends.cut_off_at_best()).any()):
+            self._advance(which, self.limit, control)
         return self.ends.results()
 
     def _next(self) -> Tensor:
@@ -108,21 +116,49 @@ class Search:
         ends, least = self.ends, self.starts.least
         more = (ends.made // 4).clamp(min=least)
         count = torch.where(ends.made == 0, 1, torch.where(ends.made < least, least - ends.made, more))
-        dearest = ends.evaluations.amax(1).clamp(min=1)
         left = self.limit - self.problem.evaluations
-        count = torch.minimum(count, (left // dearest).clamp(min=1)).masked_fill(~self.going | (left < 1), 0)
+        affordable = left // ends.dearest().clamp(min=1)
+        if self.starts.race:
+            race = self._race_next()
+            count = torch.where(race, _HEAT, count)
+            # All have a leg, a quarter one that is twice as long, and one goes on to the end.
+            entries = (left - ends.dearest()) // self._leg() // 3 * 2
+            affordable = torch.where(race, entries, affordable)
+        count = torch.minimum(count, affordable.clamp(min=1)).masked_fill(~self.going | (left < 1), 0)
         return ends.first(ends.made + count) & ~ends.first(ends.made)
 
+    def _race_next(self) -> Tensor:
+        """Which examples (n,) race: dear ones whose solves disagree, or ended far above those of most others."""
+        ends = self.ends
+        return (ends.dearest() >= _DEAR) & ((ends.made >= self.starts.least) | ends.unlike())
+
+    def _leg(self) -> Tensor:
+        """Evaluations (n,) that a start has in a race at first."""
+        return (self.ends.dearest() // _LEGS).clamp(min=1)
+
     def _wave(self, which: Tensor, control: Control) -> None:
-        """Solve the examples from the starts of the mask `which` (n, K), what is left to each shared by its starts."""
+        """Solve the examples from the starts of the mask `which` (n, K): in turn, or in a race."""
+        several = which.sum(1) > 1
+        races = which & (self._race_next() & several)[:, None] if self.starts.race else torch.zeros_like(which)
+        if bool((which & ~races).any()):
+            self._advance(which & ~races, self.limit, control)
+        leg = self._leg()
+        while bool(races.any()) and not control.stopped:
+            last = races.sum(1) == 1
+            self._advance(races, torch.where(last, self.limit, leg), control)
+            races = self.ends.ahead(races & (self.going & ~last)[:, None])
+            leg = 2 * leg
+
+    def _advance(self, which: Tensor, most: Tensor, control: Control) -> None:
+        """Solve from where the starts `which` (n, K) are, with `most` (n,) evaluations each of what they share."""
         # The first starts of all examples before any second one: whenever time runs out, all have had their share.
         ks, rows = which.T.nonzero(as_tuple=True)
         part = self.problem.select(rows)
-        left = (self.limit - self.problem.evaluations) // which.sum(1).clamp(min=1)
+        left = torch.minimum((self.limit - self.problem.evaluations) // which.sum(1).clamp(min=1), most)
         budget = replace(self.budget, limits=left[rows])
         solved = self.local.solve(part, self.ends.z[rows, ks], budget, control)
         self.problem.count(rows, evaluations=part.evaluations, gradients=part.gradients)
-        self.ends.put(which, rows, ks, solved, part.evaluations)
+        self.ends.put(rows, ks, solved, part.evaluations)
         # Where a start took nothing, the budget does not suffice for another.
         took = torch.zeros_like(left).index_add_(0, rows, part.evaluations)
         self.going &= (took > 0) | ~which.any(1)
@@ -189,15 +225,17 @@ class Ends:
         numbers = torch.arange(self.best.shape[1], device=self.best.device)
         return numbers < torch.as_tensor(count, device=self.best.device).reshape(-1, 1)
 
-    def put(self, which: Tensor, rows: Tensor, ks: Tensor, solved: RowResults, evaluations: Tensor) -> None:
-        """Take in what came of the starts `ks` (r,) of the examples `rows` (r,), those of the mask `which` (n, K)."""
+    def put(self, rows: Tensor, ks: Tensor, solved: RowResults, evaluations: Tensor) -> None:
+        """Take in what came of the starts `ks` (r,) of the examples `rows` (r,), each named once."""
+        begun = self.status[rows, ks] == int(Status.NOT_RUN)
+        self.made.index_add_(0, rows, begun.to(self.made.dtype))
         self.z[rows, ks], self.best[rows, ks] = solved.z, solved.best
-        self.status[rows, ks], self.iterations[rows, ks] = solved.status, solved.iterations
-        self.evaluations[rows, ks] = evaluations
-        self.made += which.sum(1)
+        self.status[rows, ks] = solved.status
+        self.iterations[rows, ks] += solved.iterations
+        self.evaluations[rows, ks] += evaluations
         minimum = _is_minimum(self.status)
         for k in sorted(set(ks.tolist())):
-            mine = which[:, k].nonzero().squeeze(1)
+            mine = rows[ks == k]
             known = (self._same(mine, torch.full_like(mine, k)) & minimum[mine])[:, :k].any(1)
             self.new[mine, k] = minimum[mine, k] & ~known
 
@@ -218,15 +256,35 @@ class Ends:
         size = z.abs() if z.shape[1] <= FEW_UNNAMED else z.abs().amax(1, keepdim=True)
         return torch.maximum(size, self.unit[rows] if isinstance(self.unit, Tensor) else size)
 
+    def dearest(self) -> Tensor:
+        """Evaluations (n,) of the dearest start so far."""
+        return self.evaluations.amax(1)
+
+    def ahead(self, which: Tensor) -> Tensor:
+        """Of starts that were cut off, those of the mask (n, K), the best quarter of each example, one at least."""
+        cut = which & (self.status == int(Status.BUDGET)) & (self.best.amin(1) > self.perfect)[:, None]
+        place = self.best.masked_fill(~cut, torch.inf).argsort(1).argsort(1)
+        return cut & (place < ((cut.sum(1) + _AHEAD - 1) // _AHEAD)[:, None])
+
+    def cut_off_at_best(self) -> Tensor:
+        """The best start of each example, as a mask (n, K), where it was cut off."""
+        at_best = torch.zeros_like(self.new)
+        at_best[torch.arange(len(self.best), device=self.best.device), self.best.argmin(1)] = True
+        return at_best & (self.status == int(Status.BUDGET))
+
+    def unlike(self) -> Tensor:
+        """Whether (n,) the best loss of an example is far above that of most others."""
+        best = self.best.amin(1)
+        relative = best / self.nothing.clamp(min=torch.finfo(best.dtype).tiny)
+        return relative > _LIKE * relative[torch.isfinite(relative)].median()
+
     def settled(self) -> Tensor:
         """Whether (n,) so many starts ended in the best minimum, or one fits perfectly, or none are left."""
         every, best = torch.arange(len(self.best), device=self.best.device), self.best.amin(1)
-        agreeing, most = self._same(every, self.best.argmin(1)).sum(1), self.best.shape[1]
+        agreeing, most = (self._same(every, self.best.argmin(1)) & _is_minimum(self.status)).sum(1), self.best.shape[1]
         agree = torch.full_like(agreeing, self.starts.agree)
         if self.starts.peers:
-            relative = best / self.nothing.clamp(min=torch.finfo(best.dtype).tiny)
-            unlike = relative > _LIKE * relative[torch.isfinite(relative)].median()
-            agree = torch.where(unlike, _UNLIKE_AGREE * agree, agree)
+            agree = torch.where(self.unlike(), _UNLIKE_AGREE * agree, agree)
         enough = (agreeing >= agree) & (self.made >= min(self.starts.least, most))
         return enough | (best <= self.perfect) | (self.made == most)
 
