@@ -53,7 +53,7 @@ def test_solve_writes_beside_the_input_and_shows_the_losses(command: Command, wa
 def test_json_is_exactly_one_document(command: Command, wave_packets: Path) -> None:
     done = command("solve", wave_packets, "--method", "jpo", "-O", "steps=30", "--json", "--max-evaluations", "30")
     document = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert set(document) == SOLVE_KEYS | {"found_by", "starts", "minima"}
+    assert set(document) == SOLVE_KEYS | {"found_by", "starts", "minima", "chosen"}
     assert document["schema"] == "invsolve-solve/1"
     assert document["evaluations"]["max"] <= 30
     assert sum(document["status"].values()) == document["n"] == 12

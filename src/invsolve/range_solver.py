@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass, replace
@@ -83,7 +84,9 @@ class RangeSolver:
         if bool(torch.isinf(loss).all()):
             return None
         control.begin_range(0, len(self.dataset))
-        return method.fit(examples, objective.to(self.dtype), self.budget(method), control).to_columns() | {
+        columns = method.fit(examples, objective.to(self.dtype), self.budget(method), control).to_columns()
+        return columns | {
+            "chosen": np.frombuffer(json.dumps(method.chosen).encode(), dtype=np.uint8),
             "loss_initial": loss.cpu().numpy(),
             "evaluations": examples.evaluations.cpu().numpy(),
             "gradients": examples.gradients.cpu().numpy(),
@@ -92,6 +95,7 @@ class RangeSolver:
     def use_fit(self, method: JointMethod, columns: Columns) -> None:
         """Solve ranges by what `fit` gave, in this run or an earlier one."""
         method.fitted = RowResults.from_columns(columns, self.device)
+        method.chosen = json.loads(columns["chosen"].tobytes())
         names = ("loss_initial", "evaluations", "gradients")
         self._fitted = Fitted(*(torch.from_numpy(columns[name]).to(self.device) for name in names))
 

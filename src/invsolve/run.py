@@ -385,8 +385,14 @@ class Run:
                 "command": shlex.join(["invsolve", *sys.argv[1:]]) if sys.argv[:1] else "",
                 "input": self.dataset.source or "",
             }
+            | self._chosen()
             | self._networks()
         )
+
+    def _chosen(self) -> dict[str, Any]:
+        """What a joint method chose in its training."""
+        method = self.solver.method
+        return {"chosen": method.chosen} if isinstance(method, JointMethod) and method.chosen else {}
 
     def _networks(self) -> dict[str, str]:
         """The files of the networks that were used and written."""

@@ -42,6 +42,20 @@ def test_it_finds_better_solutions_than_bfgs() -> None:
     assert result["jpo"]["better"] > result["jpo"]["worse"]
 
 
+def test_it_tells_what_it_chose_and_why_it_ended() -> None:
+    data = invsolve.generate("wave-packet", 32, seed=1)
+    solution = invsolve.solve(data, method="jpo", refine="none")
+    chosen = solution.attributes["chosen"]
+    assert chosen["network"]["kind"] == "conv1d"
+    assert chosen["training"] == {"passes": 10.0, "learning_rate": pytest.approx(9e-4), "ended": "all steps were made"}
+    proposals = chosen["proposals"]
+    assert proposals["ended"] in ("the network's error of new points falls no more", "the network knows enough")
+    assert proposals["error_at_last"] < 0.3 * proposals["error_at_first"]
+    assert proposals["learning_rate"] in (3e-4, 1e-3, 3e-3)
+    # Scored twice, asked once, trained for ten passes: all else are points.
+    assert set(solution.evaluations) == {proposals["points"] + 13}
+
+
 def test_every_example_is_evaluated_equally_often() -> None:
     data = invsolve.generate("billiards", 30, seed=2)
     solution = invsolve.solve(

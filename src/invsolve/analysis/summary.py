@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from typing import Any
 
@@ -26,6 +28,8 @@ def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None)
         "out": out,
     }
     summary |= {k: solution.attributes[k] for k in ("network", "network_written") if k in solution.attributes}
+    if chosen := _chosen(solution.attributes.get("chosen")):
+        summary["chosen"] = chosen
     if solution.loss_prior is not None:
         summary["loss_prior"] = quantiles(solution.loss_prior)
     if solution.reduced_chi2 is not None:
@@ -42,6 +46,21 @@ def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None)
     if loss_true is not None:
         summary["solved"] = float(is_solved(solution, loss_true).mean())
     return summary
+
+
+def _chosen(told: Any) -> dict[str, dict[str, Any]]:
+    """What a joint method chose, by stage; the attribute of a file, which anybody may have written, is JSON text."""
+    if isinstance(told, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            told = json.loads(told)
+    stages = told.items() if isinstance(told, dict) else ()
+    return {
+        stage: {
+            k: v for k, v in choices.items() if isinstance(v, str | int) or (v.__class__ is float and math.isfinite(v))
+        }
+        for stage, choices in stages
+        if isinstance(choices, dict)
+    }
 
 
 def _uncertainty(solution: Solution) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Auto(NetworkMethod):
         results = RowResults.unstarted(z0, initial_loss)
         done = self._solve_locally(examples, z0, results, candidates, budget, control)
         answers, proposed = z0, z0
+        self.chosen["local_solves"] = {"examples": examples.n, "left": int((~done).sum())}
         if not bool(done.all()) and not control.stopped:
             with training(examples, self.seed, MINIBATCH):
                 network = self.begin_network(examples)
@@ -39,6 +40,7 @@ class Auto(NetworkMethod):
                 simulation = Simulation(plan, network, examples, candidates, self.seed)
                 if self.saved is None or not simulation.knows_already(control):
                     simulation.run(control)
+                self.chosen["proposals"] = simulation.told()
                 answers, proposed = network.all_solutions(examples, z0), simulation.proposed
         return replace(
             results,

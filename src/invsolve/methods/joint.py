@@ -50,6 +50,8 @@ class JointMethod(Method):
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
         super().__init__(options, seed=seed)
         self.fitted: RowResults | None = None
+        self.chosen: dict[str, dict[str, Any]] = {}
+        """What was chosen in training, and why it ended, by the name of the stage: JSON values, to be told."""
 
     @abstractmethod
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:

@@ -9,7 +9,7 @@ import contextlib
 import math
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -69,6 +69,7 @@ class Jpo(NetworkMethod):
             steps = self._steps(examples, budget)
             run = Training(o, network, examples, candidates, initial_loss, steps, self.seed, gently=learned)
             found = run.run(control)
+            self.chosen["training"] = run.told()
             answers = network.all_solutions(examples, run.z0)
             return replace(found, candidates=torch.stack([answers, run.z0], dim=1))
 
@@ -80,10 +81,11 @@ class Jpo(NetworkMethod):
         where = "prior" if self.options.proposals == "auto" else self.options.proposals
         plan = self.options.plan(everyone, self.affordable(examples, budget) // 2, where)
         simulation = Simulation(plan, network, examples, candidates, self.seed)
-        if self.saved is not None and simulation.knows_already(control):
-            return True
-        simulation.run(control)
-        return simulation.learned
+        knows = self.saved is not None and simulation.knows_already(control)
+        if not knows:
+            simulation.run(control)
+        self.chosen["proposals"] = simulation.told()
+        return knows or simulation.learned
 
     def _steps(self, examples: Examples, budget: Budget) -> int:
         """Steps that options and budget allow, a part of the budget being left for the refinement that follows."""
@@ -121,6 +123,8 @@ class Training:
         self.options, self.network, self.examples, self.steps = options, network, examples, steps
         part = GENTLY if gently else 1.0
         self.noise = part * options.input_noise
+        self.each_pass = math.ceil(examples.n / options.minibatch)
+        self.made, self.ended = 0, "all steps were made"
         # The size of a loss is the user's unit: only a tiny eps keeps Adam indifferent to it.
         self.optimizer = torch.optim.AdamW(
             network.network.parameters(),
@@ -142,15 +146,21 @@ class Training:
 
     def run(self, control: Control) -> RowResults:
         """Train to the end of the steps, or until nearly all losses are nearly gone, or `control` stops it."""
-        each_pass = math.ceil(self.examples.n / self.options.minibatch)
         with contextlib.closing(self._minibatches()) as minibatches:
             for step in range(self.steps):
-                if control.stopped or (step and step % each_pass == 0 and self._fits()):
+                if control.stopped or (step and step % self.each_pass == 0 and self._fits()):
+                    self.ended = "stopped" if control.stopped else "nearly all losses are nearly gone"
                     break
                 self._step(*next(minibatches), done=step / self.steps)
+                self.made += 1
                 fraction = (step + 1) / self.steps
                 control.report(lambda f=fraction: self.candidates.progress("jpo", self.examples, f))  # type: ignore[misc]
         return self.candidates.results(self.examples, self.iterations)
+
+    def told(self) -> dict[str, Any]:
+        """How long it went on, and why it ended, as JSON values."""
+        passes = self.made / self.each_pass
+        return {"passes": round(passes, 2), "learning_rate": self.optimizer.defaults["lr"], "ended": self.ended}
 
     def _fits(self) -> bool:
         """Whether the best losses of most examples are so small, beside the first, that local solves do the rest."""

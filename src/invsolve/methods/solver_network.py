@@ -168,6 +168,8 @@ class NetworkMethod(JointMethod):
         """The network to train."""
         self.network = SolverNetwork(self.options, examples, self.saved)
         self._at_first = copy.deepcopy(self.network.network.state_dict())
+        weights = sum(w.numel() for w in self.network.network.parameters())
+        self.chosen["network"] = {"kind": KINDS[len(self.network.standard.spatial)], "weights": weights}
         return self.network
 
     @property
