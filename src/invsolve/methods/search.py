@@ -121,8 +121,8 @@ class Search:
         if self.starts.race:
             race = self._race_next()
             count = torch.where(race, _HEAT, count)
-            # All have a leg, a quarter one that is twice as long, and one goes on to the end.
-            entries = (left - ends.dearest()) // self._leg() // 3 * 2
+            # All have a leg, a quarter another one, and one goes on to its end.
+            entries = (left - ends.dearest()) // self._leg() * _AHEAD // (_AHEAD + 1)
             affordable = torch.where(race, entries, affordable)
         count = torch.minimum(count, affordable.clamp(min=1)).masked_fill(~self.going | (left < 1), 0)
         return ends.first(ends.made + count) & ~ends.first(ends.made)
@@ -143,11 +143,14 @@ class Search:
         if bool((which & ~races).any()):
             self._advance(which & ~races, self.limit, control)
         leg = self._leg()
-        while bool(races.any()) and not control.stopped:
+        while True:
             last = races.sum(1) == 1
+            # To its end goes a start that has come below the best end so far: what leads to a better one does early.
+            races &= ~last[:, None] | (self.ends.best <= self.ends.lowest_end()[:, None])
+            if control.stopped or not bool(races.any()):
+                break
             self._advance(races, torch.where(last, self.limit, leg), control)
             races = self.ends.ahead(races & (self.going & ~last)[:, None])
-            leg = 2 * leg
 
     def _advance(self, which: Tensor, most: Tensor, control: Control) -> None:
         """Solve from where the starts `which` (n, K) are, with `most` (n,) evaluations each of what they share."""
@@ -259,6 +262,10 @@ class Ends:
     def dearest(self) -> Tensor:
         """Evaluations (n,) of the dearest start so far."""
         return self.evaluations.amax(1)
+
+    def lowest_end(self) -> Tensor:
+        """The least loss (n,) at which a start ended by itself, +inf where none did."""
+        return self.best.masked_fill(~_is_minimum(self.status), torch.inf).amin(1)
 
     def ahead(self, which: Tensor) -> Tensor:
         """Of starts that were cut off, those of the mask (n, K), the best quarter of each example, one at least."""
