@@ -217,7 +217,8 @@ class RowResults:
     starts: Tensor | None = None  # (n,) int64 points started from, where there may be several
     minima: Tensor | None = None  # (n,) int64 distinct minima found from them
     first: Tensor | None = None  # (n,) loss at the start, where a search is to hold its own against it
-    candidates: Tensor | None = None  # (n, c, d) further points that a local solve may start from
+    candidates: Tensor | None = None  # (n, c, d) points that local solves may start from, in this order
+    origins: Tensor | None = None  # (n, c) int8, see FoundBy: of the candidates
 
     def to_columns(self) -> dict[str, np.ndarray]:
         """The results as arrays, to be kept in a file; those that there are."""

@@ -18,7 +18,7 @@ from invsolve.data.solution import FoundBy
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
-from invsolve.methods.joint import JointMethod, JointOptions
+from invsolve.methods.joint import JointMethod, JointOptions, beginning_at
 from invsolve.methods.simulations import MINIBATCH, Candidates, LearnerKind, Lessons, PairOptions, ask
 from invsolve.methods.solver_network import training
 
@@ -38,8 +38,6 @@ class AnswerOptions(JointOptions, PairOptions):
 class AnswerMethod(JointMethod, Generic[LearnerKind]):
     """Subclasses define what learns, and what it answers."""
 
-    candidates = (FoundBy.NETWORK,)
-    begins_at_best = False
     lessons: ClassVar[dict[str, Any]] = {}
     """How the network is trained, see `Plan`."""
     asked = 1
@@ -69,4 +67,4 @@ class AnswerMethod(JointMethod, Generic[LearnerKind]):
                 answers = self.answers(learner, examples, candidates, control)
                 chosen = ask(answers, everyone, examples, candidates, control)
         found = candidates.results(examples, torch.zeros_like(examples.evaluations))
-        return replace(found, candidates=chosen[:, None])
+        return replace(found, **beginning_at((chosen, FoundBy.NETWORK)))

@@ -12,6 +12,7 @@ from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
 from invsolve.methods.bfgs import Bfgs
+from invsolve.methods.joint import beginning_at
 from invsolve.methods.search import perfect_loss
 from invsolve.methods.simulations import MINIBATCH, TOGETHER, Candidates, ProposalOptions, Simulation
 from invsolve.methods.solver_network import NetworkMethod, training
@@ -21,8 +22,6 @@ class Auto(NetworkMethod):
     """Local solves first; proposals and a network for the examples left behind; then local solves until they agree."""
 
     name = "auto"
-    candidates = (FoundBy.NETWORK, FoundBy.PROPOSAL)
-
     Options = ProposalOptions
     options: ProposalOptions
 
@@ -47,7 +46,7 @@ class Auto(NetworkMethod):
             z=candidates.z,
             best=candidates.loss,
             found_by=candidates.origin,
-            candidates=torch.stack([answers, proposed], dim=1),
+            **beginning_at((candidates.z, candidates.origin), (answers, FoundBy.NETWORK), (proposed, FoundBy.PROPOSAL)),
         )
 
     def _solve_locally(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -32,7 +32,6 @@ class JointOptions(BaseOptions):
     )
 
 
-_MUCH_BETTER = 0.1  # of the loss at x0, is what is left at a point that a local solve had better begin at
 REFINEMENT = 30  # evaluations per example that a refinement may need
 
 
@@ -41,10 +40,6 @@ class JointMethod(Method):
 
     refines_with = "bfgs"
     columns = ("found_by", "starts", "minima")
-    candidates: ClassVar[tuple[FoundBy, ...]] = ()
-    """What `train` gives beside the best seen, as further points to begin local solves from."""
-    begins_at_best: ClassVar[bool] = True
-    """Whether the local solves begin at the best point seen before any of the candidates."""
     options: JointOptions
 
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
@@ -57,7 +52,7 @@ class JointMethod(Method):
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         """The best z of every row (n, d) that was evaluated, the start included, `found_by` which stage.
 
-        `candidates` (n, c, d) are further points to begin local solves from, of the kinds that the class names.
+        `candidates` (n, c, d) and their `origins` are where local solves begin, see `beginning_at`.
         """
 
     def affordable(self, examples: Examples, budget: Budget) -> int:
@@ -73,60 +68,50 @@ class JointMethod(Method):
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:
         """What was learned of the problem's rows and, where it is to be refined, the best that local solves make of it.
 
-        They begin at the best point seen, unless the class says otherwise, then at the other candidates, then at
-        `restarts` further points.
+        They begin at the candidates, then at `restarts` further points.
         """
         assert self.fitted is not None, "fit comes first"
         found = self.fitted.slice(problem.start, problem.start + problem.n)
         found.starts = found.minima = torch.zeros_like(found.iterations)
         if budget.refiner is None or control.stopped:
-            return replace(found, candidates=None, first=None)
+            return replace(found, candidates=None, origins=None, first=None)
 
         def starts_of(part: Problem, start: int) -> Starts:
             stop = start + part.n
             return self._starts(part, z0[start:stop], found.slice(start, stop))
 
-        most = self.begins_at_best + len(self.candidates) + self.options.restarts
+        assert found.candidates is not None
+        most = found.candidates.shape[1] + self.options.restarts
         ended = search_in_parts(budget.refiner, problem, starts_of, most, budget, control, budget.refiner.name)
         return _better(found, ended)
 
     def _starts(self, problem: Problem, z0: Tensor, found: RowResults) -> Starts:
-        assert found.found_by is not None
-        points, origins = [], []
-        if self.begins_at_best:
-            points.append(found.z[:, None])
-            origins.append(found.found_by[:, None])
-        if found.candidates is not None:
-            points.append(found.candidates)
-            known = torch.tensor([int(origin) for origin in self.candidates], dtype=torch.int8)
-            origins.append(known.expand(problem.n, -1))
+        assert found.candidates is not None
+        assert found.origins is not None
+        points, origins = found.candidates, found.origins
         if self.options.restarts:
-            points.append(Sampler(problem, self.seed).spread(problem.examples, self.options.restarts, z0))
-            origins.append(torch.full(points[-1].shape[:2], int(FoundBy.MULTISTART), dtype=torch.int8))
-        every, origin = torch.cat(points, 1), torch.cat([o.to(z0.device) for o in origins], 1)
-        if FoundBy.LOCAL in self.candidates:
-            self._begin_at_x0(every, origin, found)
+            more = Sampler(problem, self.seed).spread(problem.examples, self.options.restarts, z0)
+            points = torch.cat([points, more], dim=1)
+            origins = torch.cat([origins, torch.full_like(more[..., 0], int(FoundBy.MULTISTART)).to(origins)], dim=1)
         # What a local solve makes of x0 is told as such, however x0 came to be among the points.
-        is_x0 = (every == z0[:, None]).all(2)
+        is_x0 = (points == z0[:, None]).all(2)
         agree = self.options.agree
         return Starts(
-            every,
-            origin.masked_fill(is_x0, int(FoundBy.LOCAL)),
+            points,
+            origins.masked_fill(is_x0, int(FoundBy.LOCAL)),
             agree,
             agree,
             found.first,
-            seen=found if self.begins_at_best else None,
+            seen=found,
             peers=True,
             race=True,
         )
 
-    def _begin_at_x0(self, points: Tensor, origins: Tensor, found: RowResults) -> None:
-        """Put x0 first where the best point seen is hardly better: a random point is mostly a worse start."""
-        assert found.first is not None
-        x0 = self.begins_at_best + self.candidates.index(FoundBy.LOCAL)
-        order = torch.tensor([x0, *(k for k in range(points.shape[1]) if k != x0)], device=points.device)
-        which = found.best > _MUCH_BETTER * found.first
-        points[which], origins[which] = points[which][:, order], origins[which][:, order]
+
+def beginning_at(*points: tuple[Tensor, Tensor | FoundBy]) -> dict[str, Tensor]:
+    """Points z (n, d) where local solves begin, in this order, each with its kind (n,): fields of `RowResults`."""
+    kinds = [k if isinstance(k, Tensor) else torch.full_like(z[:, 0], int(k), dtype=torch.int8) for z, k in points]
+    return {"candidates": torch.stack([z for z, _ in points], dim=1), "origins": torch.stack(kinds, dim=1)}
 
 
 def _better(found: RowResults, ended: RowResults) -> RowResults:

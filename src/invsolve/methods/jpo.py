@@ -20,6 +20,7 @@ from invsolve.data.solution import FoundBy
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
+from invsolve.methods.joint import beginning_at
 from invsolve.methods.simulations import Candidates, ProposalOptions, Simulation
 from invsolve.methods.solver_network import NetworkMethod, SolverNetwork, training
 from invsolve.networks.features import Features
@@ -29,7 +30,6 @@ class Jpo(NetworkMethod):
     """Joint parameterized optimization: a network gives all solutions at once and is trained on their common loss."""
 
     name = "jpo"
-    candidates = (FoundBy.NETWORK, FoundBy.LOCAL)
 
     class Options(ProposalOptions):
         proposals: Literal["auto", "prior", "best", "both", "none"] = Field(
@@ -71,7 +71,7 @@ class Jpo(NetworkMethod):
             found = run.run(control)
             self.chosen["training"] = run.told()
             answers = network.all_solutions(examples, run.z0)
-            return replace(found, candidates=torch.stack([answers, run.z0], dim=1))
+            return replace(found, **_beginning(found, answers, run.z0, initial_loss, learned=learned))
 
     def _learn(
         self, network: SolverNetwork, examples: Examples, candidates: Candidates, budget: Budget, control: Control
@@ -98,8 +98,26 @@ class Jpo(NetworkMethod):
 
 PASSES = 300  # over all examples: what few examples are trained for
 PASSES_AFTER_PROPOSALS = 10
+MUCH_BETTER = 0.1  # of the loss at x0, is what is left at a point that a local solve had better begin at
 NEARLY_GONE = 1e-2  # of the first loss
 GENTLY = 0.3  # of learning rate, weight decay and noise: of a network that knows something already
+
+
+def _beginning(
+    found: RowResults, answers: Tensor, z0: Tensor, initial_loss: Tensor, *, learned: bool
+) -> dict[str, Tensor]:
+    """Where local solves begin: at the best point seen, the network's answer, then x0.
+
+    Where the network learned little, x0 comes first if the best point seen is hardly better: a random point is mostly a
+    worse start.
+    """
+    assert found.found_by is not None
+    best, answer, x0 = (found.z, found.found_by), (answers, FoundBy.NETWORK), (z0, FoundBy.LOCAL)
+    usual, cautious = beginning_at(best, answer, x0), beginning_at(x0, best, answer)
+    hardly = torch.full_like(initial_loss, not learned, dtype=torch.bool) & (found.best > MUCH_BETTER * initial_loss)
+    for name, those in usual.items():
+        those[hardly] = cautious[name][hardly]
+    return usual
 
 
 class Training:

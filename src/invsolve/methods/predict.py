@@ -13,7 +13,7 @@ from invsolve.data.solution import FoundBy, Status
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
-from invsolve.methods.joint import JointMethod, JointOptions
+from invsolve.methods.joint import JointMethod, JointOptions, beginning_at
 from invsolve.methods.simulations import TOGETHER, Candidates, simulate
 from invsolve.methods.solver_network import SIZES, NetworkOptions, SolverNetwork
 
@@ -25,8 +25,6 @@ class Predict(JointMethod):
     """
 
     name = "predict"
-    candidates = (FoundBy.NETWORK, FoundBy.LOCAL)
-
     Options = JointOptions
     options: JointOptions
 
@@ -48,7 +46,7 @@ class Predict(JointMethod):
             iterations=torch.zeros(examples.n, dtype=torch.int64, device=examples.device),
             best=candidates.loss,
             found_by=candidates.origin,
-            candidates=torch.stack([answers, z0], dim=1),
+            **beginning_at((candidates.z, candidates.origin), (answers, FoundBy.NETWORK), (z0, FoundBy.LOCAL)),
         )
 
     def _score(self, examples: Examples, answers: Tensor, candidates: Candidates, control: Control) -> Tensor:
