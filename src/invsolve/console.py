@@ -76,8 +76,8 @@ def show_solution(summary: Mapping[str, Any]) -> None:
             console.print(f"{status.name.lower()}: {status.reason}", style="dim")
     _show_stages(console, summary)
     for stage, choices in summary.get("chosen", {}).items():
-        told = (f"{key} {number(v)}" if isinstance(v, float) else f"{key}: {v}" for key, v in choices.items())
-        console.print(escape(f"{stage}: {', '.join(told)}".replace("_", " ")), style="dim", soft_wrap=True)
+        told = ", ".join(f"{key} {number(v) if isinstance(v, float) else v}" for key, v in choices.items())
+        console.print(escape(f"{stage}: {told}".replace("_", " ")), style="dim", soft_wrap=True)
     evaluations, gradients = (summary[what]["mean"] for what in ("evaluations", "gradients"))
     work = f"{evaluations:.1f} evaluations and {gradients:.1f} gradients per example"
     console.print(f"{work}, {duration(summary['seconds'])} in all")

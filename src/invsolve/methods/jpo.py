@@ -124,7 +124,7 @@ class Training:
         part = GENTLY if gently else 1.0
         self.noise = part * options.input_noise
         self.each_pass = math.ceil(examples.n / options.minibatch)
-        self.made, self.ended = 0, "all steps were made"
+        self.made, self.ended = 0, "after all steps"
         # The size of a loss is the user's unit: only a tiny eps keeps Adam indifferent to it.
         self.optimizer = torch.optim.AdamW(
             network.network.parameters(),
@@ -149,7 +149,7 @@ class Training:
         with contextlib.closing(self._minibatches()) as minibatches:
             for step in range(self.steps):
                 if control.stopped or (step and step % self.each_pass == 0 and self._fits()):
-                    self.ended = "stopped" if control.stopped else "nearly all losses are nearly gone"
+                    self.ended = "by a stop" if control.stopped else "as nearly all losses were nearly gone"
                     break
                 self._step(*next(minibatches), done=step / self.steps)
                 self.made += 1

@@ -24,7 +24,7 @@ _UNLIKE_AGREE = 4  # times as many that must agree where it is not
 _FITTED = 1e-6  # of that loss and of the first one, whichever is less: the same, where both are known
 _DEAR = 40  # evaluations of a local solve, from which starts race
 _LEGS = 5  # in those of the dearest solve
-_HEAT = 16  # starts in a race, at most
+_HEAT = 8  # starts in a race, at most
 _AHEAD = 4  # of them, of which one goes on
 _PERFECT = 1e-12  # of the loss of y = 0: nothing better is looked for. Small, for y may be an offset and little else
 

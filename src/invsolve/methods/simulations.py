@@ -169,7 +169,7 @@ class Lessons(Generic[LearnerKind]):
         self.pairs: Pairs | None = None
         self.rate = 0.0
         self.errors: list[float] = []  # of each pass, of its pairs before they were trained on
-        self.ended = "nothing was simulated"  # why
+        self.ended = "before any point was simulated"  # why
         self._asked, self._size = 0, 0.0  # of the first pairs: how many, and the sum of squares of what is asked
         self._optimizer: torch.optim.Optimizer | None = None
         self._kept: dict[str, Tensor] | None = None  # the network when it was best
@@ -177,7 +177,7 @@ class Lessons(Generic[LearnerKind]):
     def run(self, control: Control) -> None:
         """All passes, or until the network learns no more, or `control` stops it."""
         for done in range(self.plan.passes):
-            self.ended = "stopped"
+            self.ended = "by a stop"
             wrong, pairs, judged = 0.0, 0, copy.deepcopy(self.network.network.state_dict())
             for window in self.examples.windows():
                 if control.stopped:
@@ -194,17 +194,17 @@ class Lessons(Generic[LearnerKind]):
                 if self._is_done():
                     break
         else:
-            self.ended = "all points were simulated" if self.plan.passes else self.ended
+            self.ended = "after all points" if self.plan.passes else self.ended
         if self.errors:
             self._anneal(control)
 
     def told(self) -> dict[str, Any]:
         """What was chosen and why it ended, as JSON values; errors are root mean squares of an output."""
-        told: dict[str, Any] = {"points": len(self.errors), "learning_rate": self.rate, "ended": self.ended}
+        told: dict[str, Any] = {"points": len(self.errors)}
         if self.errors and self.pairs is not None:
             first, last = (math.sqrt(e / self.pairs.answers.shape[1]) for e in (self.errors[0], self.errors[-1]))
-            told |= {"error_at_first": first, "error_at_last": last}
-        return {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in told.items()}
+            told |= {"learning_rate": self.rate, "error_at_first": first, "error_at_last": last}
+        return {k: v for k, v in told.items() if math.isfinite(v)} | {"ended": self.ended}
 
     def seen(self, which: Tensor, z: Tensor, loss: Tensor) -> None:
         """The points z (b, d) that were simulated for the examples (b,) have these losses (b,)."""
@@ -219,10 +219,10 @@ class Lessons(Generic[LearnerKind]):
         before, lately = self.errors[-2 * _STALLED : -_STALLED], self.errors[-_STALLED:]
         judging = math.ceil(_JUDGED / max(self.count, 1))  # passes that have enough pairs for a judgement
         if len(self.errors) > judging and max(self.errors[-judging:]) < self._good:
-            self.ended = "the network knows enough"
+            self.ended = "as the network knew enough"
             return True
         if len(before) == _STALLED and sum(lately) > _FALLING * sum(before):
-            self.ended = "the network's error of new points falls no more"
+            self.ended = "as its error of new points fell no more"
             return True
         return False
 
@@ -386,7 +386,7 @@ class Simulation(Lessons[SolverNetwork]):
                 del window  # before the next one is loaded
         self.plan = replace(self.plan, passes=max(0, self.plan.passes - _ASKED - 1))
         knows = self._found_most() or (pairs > 0 and wrong / pairs < _FOUND * self.ignorant)
-        self.ended = "the network knew enough before" if knows else self.ended
+        self.ended = "as the network knew enough before" if knows else self.ended
         return knows
 
     def _ask(self, control: Control) -> None:
