@@ -69,6 +69,9 @@ def test_p_value_and_note_by_what_the_examples_share() -> None:
     shared = compare_losses(loss, base, np.ones(60), shared=True)
     assert (shared["p_value"], shared["note"]) == (None, "one seed")
     assert shared["interval"] == alone["interval"] == "bootstrap over examples"
+    drawn = compare_losses(np.stack([loss, 2 * loss]), base, np.ones(60))
+    assert drawn["interval"] == "bootstrap over examples"
+    assert "note" not in drawn
     several = compare_losses(np.stack([loss, 2 * loss]), base, np.ones(60), shared=True)
     assert (several["p_value"], several["note"]) == (None, "2 seeds")
     assert several["interval"] == "hierarchical bootstrap over seeds and examples"
@@ -94,10 +97,18 @@ def test_seeds_are_no_replicates_of_the_examples() -> None:
 
 def test_the_p_value_is_of_each_examples_median_over_its_seeds() -> None:
     base = np.ones(6)
-    loss = np.array([[0.1] * 6, [0.2] * 6, [9.0] * 6])
+    loss = np.full((3, 6), 0.1)
+    loss[[0, 1, 2], [0, 1, 2]] = 1e9  # one seed of each of three examples
     assert compare_losses(loss, base, base)["p_value"] == pytest.approx(2 / 2**6)
     loss = np.array([[0.0] * 6, [np.inf] * 6])
     assert compare_losses(loss, np.full(6, np.inf), base)["p_value"] == pytest.approx(2 / 2**6)  # −∞ and a tie
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan, -np.inf])
+def test_where_both_fail_is_a_tie(bad: float) -> None:
+    found = compare_losses(np.full(9, bad), np.full(9, np.inf), np.ones(9))
+    assert (found["tied"], found["p_value"]) == (9, 1.0)
+    assert found["log10_ratio"] == {"median": 0.0, "low": 0.0, "high": 0.0}
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan, -np.inf])

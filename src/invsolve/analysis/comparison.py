@@ -88,7 +88,7 @@ class Comparison:
                     solved = ["yes" if yes else "no" for yes in is_solved(run, self.loss_true).tolist()]
                 own = _seed_of(run) if many else seed
                 numbers = [run.loss, *([_prior_of(run)] if has_prior else []), run.loss_initial]
-                statuses = [names[code] for code in run.status.tolist()]
+                statuses = [names.get(code, "") for code in run.status.tolist()]
                 yield from zip(
                     run.example.tolist(), [name] * self.n, [own] * self.n, *(v.tolist() for v in numbers), statuses,
                     run.evaluations.tolist(), run.gradients.tolist(), solved, words, strict=True,

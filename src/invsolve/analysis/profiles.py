@@ -19,8 +19,6 @@ def data_profile(costs: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, n
     """
     finite = costs[np.isfinite(costs)]
     budgets = np.geomspace(finite.min(), finite.max(), points) if len(finite) else np.ones(points)
-    if len(finite):
-        budgets[-1] = finite.max()  # free of rounding
     shares = [np.searchsorted(np.sort(row), budgets, side="right") / costs.shape[1] for row in costs]
     return budgets, np.array(shares)
 
