@@ -153,7 +153,8 @@ def _costs(comparison: Mapping[str, Any]) -> Table:
     """Losses and costs, a row a method, and the share of examples that is solved by a growing number of evaluations."""
     methods, profile = comparison["methods"], comparison["profiles"]["data"]
     budgets = profile["evaluations"]
-    span = f"solved by {budgets[0]:.0f} to {budgets[-1]:.0f} evals"
+    any_solved = any(shares[-1] for shares in profile["solved"].values())
+    span = f"solved by {budgets[0]:.0f} to {budgets[-1]:.0f} evals" if any_solved else "none solved"
     share = ["solved"] if any("solved" in m for m in methods.values()) else []
     table = _table("method", "median loss", *share, "evals", "grads", "time", span)
     for name, m in methods.items():
