@@ -44,8 +44,9 @@ class Page:
 
 
 def words(text: str) -> list[str]:
-    """Words alone: numbers and the widths of columns depend on the machine."""
-    return [re.sub(r"-?[\d.,]+(e-?\d+)?", "#", word) for word in text.replace(" min ", "# ").split()]
+    """Words alone: numbers, bars and the widths of columns depend on the machine."""
+    text = re.sub(r"[·▁-█]{2,}", "▁", text.replace(" min ", "# "))
+    return [re.sub(r"-?[\d.,]+(e-?\d+)?", "#", word) for word in text.split()]
 
 
 def numbers(text: str) -> list[float]:

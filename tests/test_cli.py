@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -145,6 +147,13 @@ def test_an_example_without_observations_is_nonfinite_for_that_reason(command: C
         (["compare", "wp.h5", "--methods", "gd", "--baseline", "bfgs"], "baseline 'bfgs' is not among the methods"),
         (["compare", "wp.h5", "-O", "steps=3"], "compare takes METHOD.KEY=VALUE"),
         (["compare", "wp.h5", "wp.h5", "--seed", "3"], "--seed has no meaning for finished solution files"),
+        (["compare", "wp.h5", "--seeds", "0"], "seeds must be from 1 to 1000, found 0"),
+        (["compare", "wp.h5", "--seeds", "2", "--seed", "9223372036854775807"], "seed must be from 0"),
+        (["compare", "wp.h5", "wp.h5", "--seeds", "3"], "--seeds has no meaning for finished solution files"),
+        (["compare", "wp.h5", "--overwrite"], "--overwrite has no meaning without --csv FILE"),
+        (["compare", "wp.h5", "--csv", "-", "--json"], "--csv - and --json would both be printed"),
+        (["compare", "wp.h5", "--csv", "wp.h5", "--overwrite"], "--csv wp.h5 is an input"),
+        (["compare", "wp.h5", "--csv", "no/where.csv"], "folder no of the output does not exist"),
         (["compare", "wp.h5", "wp.h5"], "an invsolve-solution file is needed"),
         (["generate", "wave-packet", "--n", "0", "--out", "n.h5"], "n must be from 1"),
         (["generate", "wave-packet", "--n", "3", "--noise", "-1", "--out", "n.h5"], "noise must be ≥ 0"),
@@ -335,6 +344,91 @@ def test_compare_takes_finished_solutions_of_one_dataset(command: Command, wave_
     done = command("compare", "wp.bfgs.h5", "prior.h5", cwd=folder)
     assert done.returncode == 2
     assert "prior True and False" in done.stderr
+
+
+def test_compare_with_several_seeds(command: Command, wave_packets: Path) -> None:
+    folder = wave_packets.parent
+    arguments = ("compare", "wp.h5", "--methods", "bfgs,multistart,jpo", "--seed", "4", "-O", "jpo.steps=30")
+    done = command(*arguments, "--seeds", "2", "--csv", "rows.csv", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert document["seeds"] == [4, 5]
+    methods = document["methods"]
+    assert {name: m["seeds"] for name, m in methods.items()} == {"bfgs": [4], "multistart": [4, 5], "jpo": [4, 5]}
+    assert [m["independent"] for m in methods.values()] == [True, True, False]
+    assert methods["bfgs"] | {"p_value": None, "p_holm": None, "note": "baseline"} == methods["bfgs"]
+    assert methods["multistart"]["p_holm"] == methods["multistart"]["p_value"] is not None
+    assert (methods["jpo"]["p_value"], methods["jpo"]["note"]) == (None, "2 seeds")
+    assert methods["jpo"]["interval"] == "hierarchical bootstrap over seeds and examples"
+    assert methods["multistart"]["interval"] == "bootstrap over examples"
+    rows = list(csv.DictReader((folder / "rows.csv").read_text().splitlines()))
+    assert len(rows) == 3 * 2 * 12
+    for name, m in methods.items():
+        mine = [row for row in rows if row["method"] == name]
+        assert {row["seed"] for row in mine} == {"4", "5"}
+        of_runs = [row for row in mine if int(row["seed"]) in m["seeds"]]
+        assert sum(int(row["evaluations"]) for row in of_runs) == m["evaluations"]["total"]
+        assert sum(int(row["gradients"]) for row in of_runs) == m["gradients"]["total"]
+        assert np.mean([float(row["loss"]) for row in of_runs]) == pytest.approx(m["loss"]["mean"], rel=1e-12)
+        assert np.mean([row["solved"] == "yes" for row in of_runs]) == pytest.approx(m["solved"])
+        for word in ("better", "tied", "worse"):
+            assert sum(row["outcome"] == word for row in mine) == (0 if name == "bfgs" else m[word])
+    # Each seed is that of a run of its own, and files of both say the same.
+    for seed in (4, 5):
+        for method, option in (("multistart", "starts=64"), ("jpo", "steps=30")):
+            out = f"{method}{seed}.h5"
+            words = ("solve", "wp.h5", "--method", method, "--seed", seed, "-O", option, "--out", out)
+            assert command(*words, cwd=folder).returncode == 0
+    assert command("solve", "wp.h5", "--seed", "1", cwd=folder).returncode == 0
+    files = ("multistart5.h5", "jpo4.h5", "wp.bfgs.h5", "jpo5.h5", "multistart4.h5")
+    done = command("compare", *files, "--json", cwd=folder)
+    from_files = json.loads(done.stdout)
+    assert from_files["profiles"]["data"]["solved"]["jpo"] == document["profiles"]["data"]["solved"]["jpo"]
+    for name in ("multistart", "jpo"):
+        differing = {k for k, v in methods[name].items() if from_files["methods"][name][k] != v}
+        assert differing <= {"seconds"}, name
+    done = command("compare", *files[:4], cwd=folder)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "invsolve: 'jpo' is given with seeds 4, 5, 'multistart' with 5; give files of the same seeds for both\n"
+    )
+
+
+def test_rows_of_a_comparison(command: Command, wave_packets: Path) -> None:
+    folder = wave_packets.parent
+    arguments = ("compare", "wp.h5", "--methods", "bfgs,gd", "--csv")
+    printed = command(*arguments, "-", cwd=folder)
+    assert printed.returncode == 0, printed.stderr
+    assert "example,method,seed,loss,loss_initial,status,evaluations,gradients,solved,outcome\n" in printed.stdout
+    assert printed.stdout.count("\n") == 1 + 2 * 12
+    done = command(*arguments, "rows.csv", cwd=folder)
+    assert (folder / "rows.csv").read_text() == printed.stdout
+    assert "median loss" in done.stdout
+    done = command(*arguments, "rows.csv", cwd=folder)
+    assert done.returncode == 2
+    assert "rows.csv exists" in done.stderr
+    assert command(*arguments, "rows.csv", "--overwrite", cwd=folder).returncode == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["rows.csv", "wp.h5"]
+    solution = invsolve.solve(wave_packets)
+    rows = [row for row in csv.DictReader(printed.stdout.splitlines()) if row["method"] == "bfgs"]
+    assert [float(row["loss"]) for row in rows] == solution.loss.tolist()
+    assert [row["example"] for row in rows] == [str(name) for name in solution.example]
+    assert {row["status"] for row in rows} == {"converged"}
+    done = command("compare", "wp.h5", "--methods", "bfgs,gd", "--prior", "--csv", "-", cwd=folder)
+    assert done.stdout.startswith("example,method,seed,loss,loss_prior,loss_initial,status,")
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_table_of_a_comparison_fits(command: Command, wave_packets: Path, width: int) -> None:
+    arguments = ("compare", wave_packets, "--methods", "bfgs,multistart,neural-adjoint")
+    options = ("-O", "neural-adjoint.simulations=20", "-O", "neural-adjoint.starts=4")
+    done = command(*arguments, *options, env=os.environ | {"COLUMNS": str(width)})
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    assert sum(line.startswith(("bfgs", "multistart", "neural-adjoint")) for line in lines) == 6
+    assert lines[4].rstrip().endswith("one seed")
+    assert re.search(r"^multistart .*[·▁-█]{20} $", done.stdout, flags=re.MULTILINE)
 
 
 def test_inspect_tells_what_is_in_a_file(command: Command, wave_packets: Path) -> None:

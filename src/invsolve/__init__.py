@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from invsolve._version import __version__
 
 if TYPE_CHECKING:
+    from invsolve.analysis.comparison import Comparison as Comparison
     from invsolve.data.dataset import Dataset as Dataset
     from invsolve.data.solution import Solution as Solution
     from invsolve.data.solution import Status as Status
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from invsolve.models.parameters import Parameter as Parameter
     from invsolve.models.parameters import Uniform as Uniform
     from invsolve.options import Options as Options
-    from invsolve.pipeline import Comparison as Comparison
     from invsolve.pipeline import compare as compare
     from invsolve.pipeline import compare_solutions as compare_solutions
     from invsolve.pipeline import generate as generate
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from invsolve.settings import Settings as Settings
 
 _HOMES = {
+    "invsolve.analysis.comparison": ("Comparison",),
     "invsolve.data.dataset": ("Dataset",),
     "invsolve.data.solution": ("Solution", "Status"),
     "invsolve.data.store": ("read_dataset", "read_solution", "write_dataset", "write_solution"),
@@ -50,7 +51,7 @@ _HOMES = {
     "invsolve.models.base": ("ForwardModel",),
     "invsolve.models.parameters": ("Normal", "Parameter", "Uniform"),
     "invsolve.options": ("Options",),
-    "invsolve.pipeline": ("Comparison", "compare", "compare_solutions", "generate", "predict", "solve"),
+    "invsolve.pipeline": ("compare", "compare_solutions", "generate", "predict", "solve"),
     "invsolve.registry": ("load_model",),
     "invsolve.settings": ("Settings",),
 }

@@ -16,7 +16,7 @@ import typer
 from invsolve import looking
 from invsolve._version import __version__
 from invsolve.config import duration_seconds
-from invsolve.errors import OptionError
+from invsolve.errors import OptionError, OutputError
 from invsolve.flags import (
     CONFIG,
     X0,
@@ -26,6 +26,7 @@ from invsolve.flags import (
     Compile,
     Config,
     Covariance,
+    Csv,
     Data,
     Device,
     DType,
@@ -40,20 +41,25 @@ from invsolve.flags import (
     Refine,
     Resume,
     Seed,
+    Seeds,
     Sigma,
     Targets,
     Threads,
     TimeLimit,
     assigned,
     open_dataset,
+    refuse,
     refuse_all_but,
 )
 from invsolve.shell import UNSATISFIED, resume_command, run_command_line, watched
 
 if TYPE_CHECKING:
+    from invsolve.analysis.comparison import Comparison
     from invsolve.data.dataset import Dataset
     from invsolve.run import Run
     from invsolve.settings import Settings
+
+STDOUT = Path("-")
 
 app = typer.Typer(
     name="invsolve",
@@ -197,6 +203,7 @@ def compare(
     device: Device = "auto",
     dtype: DType = "float64",
     seed: Seed = 0,
+    seeds: Seeds = 1,
     option: Annotated[
         list[str] | None, typer.Option("-O", metavar="METHOD.KEY=VALUE", help="option of one method, repeatable")
     ] = None,
@@ -212,15 +219,20 @@ def compare(
     identifiers: Identifiers = "identifiers",
     x0: X0 = "x0",
     sigma: Sigma = "sigma",
+    csv: Csv = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Run several methods on the same dataset from the same starts, or hold finished solutions against each other."""
-    from invsolve import console, pipeline
+    from invsolve import pipeline
 
+    _check_csv(ctx, csv, data, overwrite, as_json)
     signals: list[int] = []
     if len(data) > 1:
-        refuse_all_but(ctx, {"data", "baseline", "as_json", "quiet", "config"}, "for finished solution files")
+        refuse_all_but(
+            ctx, {"data", "baseline", "csv", "overwrite", "as_json", "quiet", "config"}, "for finished solution files"
+        )
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
         names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
@@ -234,15 +246,13 @@ def compare(
                 model,
                 names,
                 baseline=baseline,
+                seeds=seeds,
                 settings=settings,
                 options=options,
                 model_options=assigned(ctx, "model_options", model_option, "-M"),
                 control=control,
             )
-    if as_json:
-        console.print_json(comparison.to_json())
-    else:
-        console.show_comparison(comparison.to_json())
+    _tell_comparison(comparison, csv, overwrite, as_json)
     if signals:
         raise typer.Exit(128 + signals[0])
 
@@ -361,6 +371,35 @@ def _solve_and_tell(
     if signals:
         raise typer.Exit(128 + signals[0])
     _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet, run.unobserved(solution))
+
+
+def _check_csv(ctx: typer.Context, csv: Path | None, data: list[Path], overwrite: bool, as_json: bool) -> None:
+    """See before any work that the rows can go where they are asked for."""
+    from invsolve.data.files import check_writable
+
+    if csv is None or csv == STDOUT:
+        refuse(ctx, {"overwrite"}, "without --csv FILE")
+    if csv == STDOUT and as_json:
+        raise OptionError("--csv - and --json would both be printed; give --csv a file")
+    if csv is not None and csv != STDOUT:
+        if csv.resolve() in [path.resolve() for path in data]:
+            raise OutputError(f"--csv {csv} is an input; choose another name")
+        check_writable(csv, overwrite)
+
+
+def _tell_comparison(comparison: Comparison, csv: Path | None, overwrite: bool, as_json: bool) -> None:
+    from invsolve import console
+    from invsolve.data.rows import write_rows
+
+    if csv == STDOUT:
+        console.print_rows(comparison.rows())
+        return
+    if csv is not None:
+        write_rows(csv, comparison.rows(), overwrite)
+    if as_json:
+        console.print_json(comparison.to_json())
+    else:
+        console.show_comparison(comparison.to_json())
 
 
 def _settings(

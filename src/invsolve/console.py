@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from invsolve.data.rows import print_rows as write_csv
 from invsolve.data.solution import FoundBy, Identifiability, Status
 from invsolve.errors import PipeClosed
 
@@ -121,31 +122,84 @@ def _show_uncertainty(console: Console, uncertainty: Mapping[str, Any]) -> None:
     )
 
 
+def print_rows(rows: Iterable[tuple[Any, ...]]) -> None:
+    """Rows as CSV on standard output."""
+    try:
+        write_csv(sys.stdout, rows)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise PipeClosed from None
+
+
 def show_comparison(comparison: Mapping[str, Any]) -> None:
-    """Every method against the baseline, a row a method."""
-    methods = comparison["methods"]
-    solved = any("solved" in m for m in methods.values())
-    console = _Output()
-    console.print(f"{comparison['n']} examples, against [bold]{escape(comparison['baseline'])}[/]")
-    share = ["solved"] if solved else []
-    table = _table("method", "better", "tied", "worse", "log10 ratio", "median loss", *share, "evals", "time")
-    for name, m in methods.items():
-        wins = ["", "", "", ""]
+    """Every method against the baseline, a row a method: what it reached, and then at what cost."""
+    console, seeds = _Output(), len(comparison["seeds"])
+    many = f", {seeds} seeds" if seeds > 1 else ""
+    console.print(f"{comparison['n']} examples{many}, against [bold]{escape(comparison['baseline'])}[/]")
+    table = _table("method", "better", "tied", "worse", "log10 ratio", "p")
+    for name, m in comparison["methods"].items():
+        cells = ["", "", "", "", ""]
         if name != comparison["baseline"]:
-            r = m["log10_ratio"]
-            wins = [str(m["better"]), str(m["tied"]), str(m["worse"]), _interval(r["median"], r["low"], r["high"])]
-        share = [f"{m['solved']:.1%}" if "solved" in m else ""] if solved else []
-        work = f"{m['evaluations']['mean']:.0f}", duration(m["seconds"])
-        table.add_row(escape(name), *wins, number(m["loss"]["median"]), *share, *work)
+            told = m["note"] if m["p_holm"] is None else _p_value(m["p_holm"])
+            cells = [str(m["better"]), str(m["tied"]), str(m["worse"]), _interval(m["log10_ratio"]), told]
+        table.add_row(escape(name), *cells)
     console.print(table)
-    console.print(
-        "log10 ratio: median and 95 % interval, below 0 is a lower loss; evals: per example, all included", style="dim"
-    )
+    console.print(_costs(comparison))
+    for line in _legend(comparison):
+        console.print(line, style="dim")
 
 
-def _interval(*values: float | None) -> str:
-    middle, low, high = ("∞" if v is None else f"{v:.2f}" for v in values)
-    return f"{middle} [{low}, {high}]"
+def _costs(comparison: Mapping[str, Any]) -> Table:
+    """Losses and costs, a row a method, and the share of examples that is solved by a growing number of evaluations."""
+    methods, profile = comparison["methods"], comparison["profiles"]["data"]
+    budgets = profile["evaluations"]
+    any_solved = any(shares[-1] for shares in profile["solved"].values())
+    span = f"solved by {budgets[0]:.0f} to {budgets[-1]:.0f} evals" if any_solved else "none solved"
+    share = ["solved"] if any("solved" in m for m in methods.values()) else []
+    table = _table("method", "median loss", *share, "evals", "grads", "time", span)
+    for name, m in methods.items():
+        solved = [f"{m['solved']:.1%}"] if "solved" in m else []
+        seconds = None if m["seconds"] is None else m["seconds"] / len(m["seeds"])
+        work = f"{m['evaluations']['mean']:.0f}", f"{m['gradients']['mean']:.0f}", duration(seconds)
+        table.add_row(
+            escape(name), number(m["loss"]["median"]), *solved, *work, _sparkline(profile["solved"][name][1::2])
+        )
+    return table
+
+
+def _legend(comparison: Mapping[str, Any]) -> Iterator[str]:
+    notes = {m.get("note") for m in comparison["methods"].values()} - {"baseline", "one example", None}
+    one_run = len(comparison["seeds"]) > 1
+    yield "log10 ratio: median and 95 % interval, below 0 is better; p: Wilcoxon and Holm"
+    if "one seed" in notes:
+        yield "one seed: its examples share a network; --seeds 5 gives an interval over seeds"
+    elif notes:
+        yield f"{notes.pop()}: examples of one share a network, so the interval is over seeds"
+    yield f"evals, grads: per example, all included; time: of one run{' of each seed' if one_run else ''}"
+    if comparison["profiles"]["solved_by"] != "x_true":
+        yield "solved: within 0.1 % of the way from the start to the best of all methods"
+
+
+def _p_value(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _sparkline(shares: Sequence[float]) -> str:
+    """A bar for each share; a dot is none at all, and only a full bar is all."""
+    return "".join("▁▂▃▄▅▆▇█"[int(7 * share)] if share > 0 else "·" for share in shares)
+
+
+def _interval(ratio: Mapping[str, Any]) -> str:
+    """Median and interval; null is infinite, of a sign that is told beside, or unknown."""
+    infinite = ratio.get("infinite", {})
+
+    def cell(name: str) -> str | None:
+        if name in infinite:
+            return "∞" if infinite[name] > 0 else "-∞"
+        return None if ratio[name] is None else f"{ratio[name] + 0.0:.2f}".replace("-0.00", "0.00")
+
+    middle, low, high = map(cell, ("median", "low", "high"))
+    return f"{middle} [{low}, {high}]" if low is not None else f"{middle}"
 
 
 def show_entries(kind: str, rows: Sequence[tuple[str, str, str]]) -> None:

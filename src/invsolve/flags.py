@@ -68,6 +68,12 @@ Prior = Annotated[
     bool, typer.Option("--prior", help="add the penalty of the parameters' priors; it is told as loss_prior")
 ]
 Covariance = Annotated[bool, typer.Option("--covariance", help="standard errors and identifiability of each solution")]
+Seeds = Annotated[
+    int, typer.Option("--seeds", metavar="K", help="so many seeds of each method, from --seed on; JPO's spread needs 5")
+]
+Csv = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="a row for each method, seed and example; - to print them")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted run of the same command")]
 FailAbove = Annotated[
     float | None, typer.Option("--fail-above", metavar="LOSS", help="exit with 3 if any example's loss is above")

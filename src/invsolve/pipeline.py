@@ -5,25 +5,26 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from invsolve.analysis.compare import compare_losses
-from invsolve.analysis.summary import summarize
+from invsolve.analysis.comparison import Comparison, Contender, by_seed, common_seeds, compared
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Solution
 from invsolve.data.store import read_dataset, read_solution
 from invsolve.engine import Control
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
+from invsolve.methods.joint import JointMethod
 from invsolve.models.base import ForwardModel, Identifiers
-from invsolve.registry import load_model, registered
+from invsolve.registry import load_model, method_class, registered
 from invsolve.run import Run
 from invsolve.settings import MANY, Settings, check_seed, read_batch_size
 
+MOST_SEEDS = 1000
 SIMULATED = 1024  # rows that are simulated in one call
 
 
@@ -148,31 +149,13 @@ def _solved(run: Run, out: str | Path | None, overwrite: bool, resume: bool, con
     return solution
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Solutions of the same examples by several methods, and what they say against the baseline."""
-
-    baseline: str
-    n: int
-    methods: dict[str, dict[str, Any]]  # as in `compare --json`
-    solutions: dict[str, Solution]
-
-    def to_json(self) -> dict[str, Any]:
-        """The `compare --json` document (contract, section 5)."""
-        return {
-            "schema": "invsolve-compare/1",
-            "baseline": self.baseline,
-            "n": self.n,
-            "methods": self.methods,
-        }
-
-
 def compare(
     dataset: Dataset | str | Path,
     model: Any = None,
     methods: Sequence[str] = ("bfgs", "gd", "jpo"),
     *,
     baseline: str | None = None,
+    seeds: int = 1,
     settings: Settings | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     model_options: Mapping[str, Any] | None = None,
@@ -184,43 +167,51 @@ def compare(
         dataset, model, model_options: as for `solve`.
         methods: registered methods, each once.
         baseline: the one of them that the others are held against; "bfgs" where it is among them, else the first.
+        seeds: how many seeds to run each method with, from `settings.seed` on; one that needs none runs once for all.
         settings: device, dtype, seed, limits and refinement, common to all; `method` and `method_options` are ignored.
         options: each method's own options, by its name.
         control: to watch the runs, or to end them early.
 
     Raises:
-        InvsolveError: as for `solve`; or a method given twice, or a baseline that is not among them.
+        InvsolveError: as for `solve`; or a method given twice, a baseline that is not among them, or no seeds.
     """
     baseline = _choose_baseline(methods, baseline)
+    settings = settings or Settings()
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise OptionError(f"seeds must be from 1 to {MOST_SEEDS}, found {seeds}")
+    check_seed(settings.seed + seeds - 1)
     control = control or Control()
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
-    runs = {}
+    every = tuple(range(settings.seed, settings.seed + seeds))
+    runs: dict[str, list[Run]] = {}
     for name in methods:  # all are checked before the first one computes
-        own = replace(settings or Settings(), method=name, method_options=dict((options or {}).get(name, {})))
-        runs[name] = Run(data, model, dict(model_options or {}), own)
-    loss_true = runs[baseline].loss_true()
-    solutions = {name: run.solve(None, False, False, control) for name, run in runs.items()}
-    return _compared(solutions, baseline, loss_true)
+        own = replace(settings, method=name, method_options=dict((options or {}).get(name, {})))
+        first = Run(data, model, dict(model_options or {}), own)
+        others = every[1:] if first.uses_seed else ()
+        runs[name] = [first, *(Run(data, model, dict(model_options or {}), replace(own, seed=s)) for s in others)]
+    loss_true = runs[baseline][0].loss_true()
+    contenders = {
+        name: Contender(
+            tuple(run.solve(None, False, False, control) for run in of_one), of_one[0].is_joint, of_one[0].uses_seed
+        )
+        for name, of_one in runs.items()
+    }
+    return compared(contenders, baseline, every, loss_true)
 
 
 def compare_solutions(paths: Sequence[str | Path], *, baseline: str | None = None) -> Comparison:
     """Hold finished solution files of one dataset against each other; the losses in them are the evaluator's.
 
-    A file is called by its method, or by its own name where several are by the same method. The solved fraction is
-    told where the dataset is still where it was.
+    A file is called by its method. Several by one method, alike in all but the seed, are its seeds; otherwise each is
+    called by its own name. The solved fraction is told where the dataset is still where it was.
 
     Raises:
-        DataError: a file is no solution, or they are of different datasets.
+        DataError: a file is no solution, or they are of different datasets, or not all methods have the same seeds.
         OptionError: the baseline is not among them.
     """
     read = {Path(path): read_solution(path) for path in paths}
     if len(read) < 2:
         raise DataError(f"comparing needs two solution files at least, found {len(read)}")
-    methods = [str(s.attributes.get("method")) for s in read.values()]
-    by_method = len(set(methods)) == len(methods)
-    solutions = dict(zip(methods if by_method else [p.stem for p in read], read.values(), strict=True))
-    if len(solutions) < len(read):
-        raise DataError("several solution files have the same name; rename one")
     (first, one), *others = read.items()
     for path, other in others:
         for key in ("input_sha256", "model", "model_options", "prior"):
@@ -228,7 +219,25 @@ def compare_solutions(paths: Sequence[str | Path], *, baseline: str | None = Non
             a, b = (s.attributes.get(key, False if key == "prior" else None) for s in (one, other))
             if a != b or len(one) != len(other):
                 raise DataError(f"{path} and {first} are not of the same dataset and model: {key} {b} and {a}")
-    return _compared(solutions, _choose_baseline(list(solutions), baseline), _loss_true_of(one))
+    contenders = {}
+    for name, runs in by_seed(read).items():
+        shared, uses_seed = _nature(runs[0])
+        contenders[name] = Contender(tuple(runs if uses_seed else runs[:1]), shared, uses_seed)
+    baseline = _choose_baseline(list(contenders), baseline)
+    return compared(contenders, baseline, common_seeds(contenders), _loss_true_of(one))
+
+
+def _nature(solution: Solution) -> tuple[bool, bool]:
+    """Whether its examples share what was learned, and whether another seed might give other solutions.
+
+    Of a method that is not registered here, both are assumed: nothing is then claimed that might be false.
+    """
+    known = registered("methods")
+    names = [str(solution.attributes.get(key, "none")) for key in ("method", "refine")]
+    if names[0] not in known:
+        return True, True
+    classes = [method_class(name) for name in names if name in known]
+    return issubclass(classes[0], JointMethod), any(c.uses_seed for c in classes)
 
 
 def _loss_true_of(solution: Solution) -> np.ndarray | None:
@@ -257,16 +266,6 @@ def _choose_baseline(methods: Sequence[str], baseline: str | None) -> str:
     if baseline not in methods:
         raise OptionError(f"baseline '{baseline}' is not among the methods; {nearest(baseline, methods)}")
     return baseline
-
-
-def _compared(solutions: dict[str, Solution], baseline: str, loss_true: np.ndarray | None) -> Comparison:
-    against = solutions[baseline].objective
-    methods = {
-        name: summarize(solution, loss_true, out=None)
-        | compare_losses(solution.objective, against, solution.loss_initial)
-        for name, solution in solutions.items()
-    }
-    return Comparison(baseline, len(against), methods, solutions)
 
 
 def generate(

@@ -125,6 +125,16 @@ class Run:
             )
 
     @property
+    def is_joint(self) -> bool:
+        """Whether the examples share what was learned of all, so that their solutions are not independent."""
+        return isinstance(self.solver.method, JointMethod)
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether another seed may give other solutions."""
+        return any(m.uses_seed for m in (self.solver.method, self.solver.refiner) if m is not None)
+
+    @property
     def conduct(self) -> Conduct:
         """What the model has been seen to do."""
         return self.solver.conduct

@@ -36,6 +36,15 @@ def test_what_every_method_must_keep(name: str, title: str, check: Any) -> None:
     assert finding.verdict == (Verdict.SKIPPED if skipped else Verdict.OK), finding.found
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if not method_class(name).uses_seed])
+@pytest.mark.parametrize("model", ["wave-packet", "billiards"])
+def test_without_a_seed_all_seeds_have_one_solution(name: str, model: str) -> None:
+    data = invsolve.generate(model, 9, seed=2)
+    one, other = (invsolve.solve(data, method=name, seed=seed) for seed in (0, 5))
+    np.testing.assert_array_equal(one.x, other.x)
+    np.testing.assert_array_equal(one.evaluations, other.evaluations)
+
+
 def solve(data: Dataset, model: Any, name: str, **more: Any) -> invsolve.Solution:
     return invsolve.solve(data, model, name, options=OPTIONS.get(name, {}), **more)
 

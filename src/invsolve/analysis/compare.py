@@ -1,4 +1,4 @@
-"""Methods against a baseline, paired by example."""
+"""A method against a baseline, paired by example and seed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from invsolve.analysis.rank_test import signed_rank
+from invsolve.analysis.resampling import median_interval
 from invsolve.analysis.summary import finite_or_none, median
 
-RESAMPLES = 1000
+OUTCOMES = {-1: "better", 0: "tied", 1: "worse"}
 
 
-def compare_losses(loss: np.ndarray, baseline: np.ndarray, loss_initial: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """Wins, ties and losses (n,) against the baseline's, and the median log10 ratio with a 95 % bootstrap interval.
+def pair_losses(loss: np.ndarray, baseline: np.ndarray, loss_initial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each pair the outcome −1 better, 0 tied, 1 worse, and the log10 ratio, which may be infinite.
 
     Better is L < 0.99·B − 10⁻⁹·L_initial, worse the reverse (contract, section 5); a nonfinite loss counts as +∞. In
     the ratio both losses are raised by 10⁻⁹·L_initial, so that exact zeros compare.
@@ -23,22 +25,47 @@ def compare_losses(loss: np.ndarray, baseline: np.ndarray, loss_initial: np.ndar
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.log10(mine + floor) - np.log10(theirs + floor)
     ratio = np.where(np.isnan(ratio), 0.0, ratio)  # ∞/∞ and 0/0 are ties
-    low, high = _bootstrap_median(ratio, seed)
-    return {
-        "better": int(better.sum()),
-        "tied": int((~better & ~worse).sum()),
-        "worse": int(worse.sum()),
-        "log10_ratio": {
-            "median": finite_or_none(median(ratio)),
-            "low": finite_or_none(low),
-            "high": finite_or_none(high),
-        },
-    }
+    return worse.astype(np.int8) - better.astype(np.int8), ratio
 
 
-def _bootstrap_median(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """Percentile interval (Efron 1979) of the median over resampled examples."""
-    rng = np.random.default_rng(seed)
-    medians = [median(values[rng.integers(0, len(values), len(values))]) for _ in range(RESAMPLES)]
-    low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
-    return float(low), float(high)
+def compare_losses(
+    loss: np.ndarray, baseline: np.ndarray, loss_initial: np.ndarray, *, shared: bool = False
+) -> dict[str, Any]:
+    """Wins, ties and losses against the baseline's, the median log10 ratio with a 95 % interval, and a p-value.
+
+    Losses are (K, n), of K seeds and n examples, or (n,). `shared` tells that the examples of a seed share parameters,
+    such as a network's, of the method or of the baseline: they are no independent replicates, seeds are. Then the
+    interval is over seeds too, and there is no p-value.
+    """
+    loss, baseline, loss_initial = np.broadcast_arrays(*map(np.atleast_2d, (loss, baseline, loss_initial)))
+    outcome, ratio = pair_losses(loss, baseline, loss_initial)
+    seeds, n = ratio.shape
+    over_seeds = shared and seeds > 1
+    one_for_all = bool((ratio == ratio[0]).all())  # then the copies are no more than the one
+    interval = median_interval(ratio[:1] if one_for_all else ratio, over_seeds=over_seeds)
+    told: dict[str, Any] = {name: int((outcome == code).sum()) for code, name in OUTCOMES.items()}
+    told["log10_ratio"] = _three_numbers(median(ratio[0] if one_for_all else ratio), interval)
+    if interval is None:
+        told["interval"] = None
+    else:
+        told["interval"] = "hierarchical bootstrap over seeds and examples" if over_seeds else "bootstrap over examples"
+    told["p_value"] = None if shared or n < 2 else signed_rank(_per_example(np.where(outcome == 0, 0.0, ratio)))
+    if shared or n < 2:
+        told["note"] = "one example" if n < 2 else "one seed" if seeds == 1 else f"{seeds} seeds"
+    return told
+
+
+def _per_example(ratio: np.ndarray) -> np.ndarray:
+    """The median (n,) over the seeds of (K, n); where the two in the middle are −∞ and +∞, 0."""
+    with np.errstate(invalid="ignore"):
+        over_seeds = np.median(ratio, axis=0)
+    return np.where(np.isnan(over_seeds), 0.0, over_seeds)
+
+
+def _three_numbers(middle: float, interval: tuple[float, float] | None) -> dict[str, Any]:
+    """Median and interval; JSON knows no infinity, so that it is null, and of which sign is told beside."""
+    low, high = interval or (None, None)
+    values = {"median": middle, "low": low, "high": high}
+    told: dict[str, Any] = {name: None if v is None else finite_or_none(v) for name, v in values.items()}
+    infinite = {name: 1 if v > 0 else -1 for name, v in values.items() if v is not None and np.isinf(v)}
+    return told | ({"infinite": infinite} if infinite else {})

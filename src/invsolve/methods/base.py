@@ -50,6 +50,8 @@ class Method(ABC):
     name: ClassVar[str]
     refines_with: ClassVar[str] = "none"
     """The row method that polishes this method's solutions unless the user says otherwise."""
+    uses_seed: ClassVar[bool] = True
+    """Whether anything is drawn at random; where not, all seeds have one solution, and `compare` asks for it once."""
     columns: ClassVar[tuple[str, ...]] = ()
     """What it tells of each example beside what all methods do: see `RowResults`."""
 

@@ -64,6 +64,7 @@ class Bfgs(RowMethod):
     """Quasi-Newton descent of each example on its own: dense BFGS, strong-Wolfe line search, bounds by active set."""
 
     name = "bfgs"
+    uses_seed = False
 
     Options = QuasiNewtonOptions
     options: QuasiNewtonOptions

@@ -161,6 +161,7 @@ class Gd(RowMethod):
     """Gradient descent of each example on its own, by backtracking steepest descent or Adam; bounds by projection."""
 
     name = "gd"
+    uses_seed = False
 
     class Options(RowOptions):
         optimizer: Literal["sgd", "adam"] = Field("sgd", description="steepest descent with backtracking, or Adam")

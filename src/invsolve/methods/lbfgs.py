@@ -81,6 +81,7 @@ class Lbfgs(RowMethod):
     """Quasi-Newton descent of each example on its own, for many unknowns: L-BFGS, strong-Wolfe line search, bounds."""
 
     name = "lbfgs"
+    uses_seed = False
 
     class Options(QuasiNewtonOptions):
         memory: int = Field(10, ge=1, le=1000, description="steps of each example that are remembered")

@@ -254,6 +254,7 @@ class Lm(RowMethod):
     """Levenberg–Marquardt of each example on its own, with Moré's scaling, bounds by active sets, and robust losses."""
 
     name = "lm"
+    uses_seed = False
 
     class Options(BaseOptions):
         ftol: float = Field(

@@ -1,0 +1,235 @@
+"""Solutions of the same examples by several methods, from one seed or several, held against one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invsolve.analysis.compare import OUTCOMES, compare_losses, pair_losses
+from invsolve.analysis.profiles import profiles, solved_enough
+from invsolve.analysis.rank_test import holm
+from invsolve.analysis.summary import is_solved, quantiles, summarize
+from invsolve.data.solution import OPTIONAL, Solution, Status
+from invsolve.errors import DataError
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What one method made of the examples."""
+
+    runs: tuple[Solution, ...]  # one of each seed, or one for all where the seed does not matter
+    shared: bool  # examples share what was learned: they are no independent replicates
+    uses_seed: bool = True
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each run."""
+        return tuple(_seed_of(run) for run in self.runs)
+
+    def column(self, name: str, seeds: int) -> np.ndarray:
+        """One column of all runs (seeds, n), a single run for each of the seeds."""
+        values = np.stack([getattr(run, name) for run in self.runs])
+        return np.broadcast_to(values, (seeds, values.shape[1]))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Solutions of the same examples by several methods, and what they say against the baseline."""
+
+    baseline: str
+    n: int
+    seeds: tuple[int, ...]
+    methods: dict[str, dict[str, Any]]  # as in `compare --json`
+    profiles: dict[str, Any]  # as there
+    contenders: dict[str, Contender]
+    loss_true: np.ndarray | None
+
+    @property
+    def solutions(self) -> dict[str, Solution]:
+        """Each method's solution, of the first seed."""
+        return {name: contender.runs[0] for name, contender in self.contenders.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The `compare --json` document (contract, section 5)."""
+        return {
+            "schema": "invsolve-compare/1",
+            "baseline": self.baseline,
+            "n": self.n,
+            "seeds": list(self.seeds),
+            "methods": self.methods,
+            "profiles": self.profiles,
+        }
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """A header, then a row for each method, seed and example; empty is what is not known or has no meaning.
+
+        A method that needs one run for all seeds has its rows for each of them, as it is counted.
+        """
+        has_prior = any(run.loss_prior is not None for c in self.contenders.values() for run in c.runs)
+        prior = ("loss_prior",) if has_prior else ()
+        names = {int(status): status.name.lower() for status in Status}
+        yield (
+            "example", "method", "seed", "loss", *prior, "loss_initial", "status", "evaluations", "gradients", "solved",
+            "outcome",
+        )  # fmt: skip
+        against = self.contenders[self.baseline].column("objective", len(self.seeds))
+        for name, contender in self.contenders.items():
+            for s, seed in enumerate(self.seeds):
+                many = len(contender.runs) == len(self.seeds)
+                run = contender.runs[s if many else 0]
+                outcome, _ = pair_losses(run.objective, against[s], run.loss_initial)
+                words = [""] * self.n if name == self.baseline else [OUTCOMES[code] for code in outcome.tolist()]
+                solved = [""] * self.n
+                if self.loss_true is not None:
+                    solved = ["yes" if yes else "no" for yes in is_solved(run, self.loss_true).tolist()]
+                own = _seed_of(run) if many else seed
+                numbers = [run.loss, *([_prior_of(run)] if has_prior else []), run.loss_initial]
+                statuses = [names.get(code, "") for code in run.status.tolist()]
+                yield from zip(
+                    run.example.tolist(), [name] * self.n, [own] * self.n, *(v.tolist() for v in numbers), statuses,
+                    run.evaluations.tolist(), run.gradients.tolist(), solved, words, strict=True,
+                )  # fmt: skip
+
+
+ALIKE = ("method", "method_options", "refine", "dtype", "max_evaluations", "network_sha256")
+"""Attributes that runs of one method with several seeds have in common."""
+
+
+def by_seed(read: Mapping[Path, Solution]) -> dict[str, list[Solution]]:
+    """Solutions by method, those of several seeds in the order of these; by file where they differ in more than that.
+
+    Raises:
+        DataError: files that differ in more have the same name.
+    """
+    groups: dict[str, list[Solution]] = {}
+    for solution in read.values():
+        groups.setdefault(str(solution.attributes.get("method")), []).append(solution)
+    for runs in groups.values():
+        runs.sort(key=_seed_of)
+        alike = all(run.attributes.get(key) == runs[0].attributes.get(key) for run in runs for key in ALIKE)
+        if not alike or len({_seed_of(run) for run in runs}) < len(runs):
+            break
+    else:
+        return groups
+    named = {path.stem: [solution] for path, solution in read.items()}
+    if len(named) < len(read):
+        raise DataError("several solution files have the same name; rename one")
+    return named
+
+
+def common_seeds(contenders: Mapping[str, Contender]) -> tuple[int, ...]:
+    """The seeds that all methods were run with, but those that need none.
+
+    Raises:
+        DataError: some have other seeds than others, where there are several.
+    """
+    longest = max(contenders, key=lambda name: len(contenders[name].runs))
+    seeds = contenders[longest].seeds
+    for name, contender in contenders.items():
+        if len(seeds) > 1 and contender.uses_seed and contender.seeds != seeds:
+            raise DataError(
+                f"'{longest}' is given with seeds {_listed(seeds)}, '{name}' with {_listed(contender.seeds)}; "
+                "give files of the same seeds for both"
+            )
+    return seeds
+
+
+def _listed(seeds: tuple[int, ...]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _seed_of(run: Solution) -> int:
+    """Its attribute, which in a file may be anything."""
+    seed = run.attributes.get("seed")
+    return int(seed) if isinstance(seed, int | np.integer) else 0
+
+
+def compared(
+    contenders: dict[str, Contender], baseline: str, seeds: tuple[int, ...], loss_true: np.ndarray | None
+) -> Comparison:
+    """All statistics of the contenders, each with one run or one for each of the seeds."""
+    first, count = contenders[baseline], len(seeds)
+    against = first.column("objective", count)
+    methods = {
+        name: _summary(contender, loss_true)
+        | compare_losses(
+            contender.column("objective", count),
+            against,
+            contender.column("loss_initial", count),
+            shared=contender.shared or first.shared,
+        )
+        for name, contender in contenders.items()
+    }
+    methods[baseline] |= {"p_value": None, "note": "baseline"}
+    corrected = holm({name: m["p_value"] for name, m in methods.items() if m["p_value"] is not None})
+    for name, m in methods.items():
+        m["p_holm"] = corrected.get(name)
+    return Comparison(
+        baseline=baseline,
+        n=against.shape[1],
+        seeds=seeds,
+        methods=methods,
+        profiles=_profiles(contenders, count, loss_true),
+        contenders=contenders,
+        loss_true=loss_true,
+    )
+
+
+def _prior_of(run: Solution) -> np.ndarray:
+    return np.zeros(len(run)) if run.loss_prior is None else run.loss_prior
+
+
+def _summary(contender: Contender, loss_true: np.ndarray | None) -> dict[str, Any]:
+    """One document of all runs: quantiles and means are over their examples together, totals and seconds are sums."""
+    runs = contender.runs
+    tiled = None if loss_true is None else np.tile(loss_true, len(runs))
+    together = _joined(runs)
+    told = summarize(together, tiled, out=None)
+    told["seeds"] = list(contender.seeds)
+    told["n"] = len(runs[0])
+    told["loss_initial"] = quantiles(runs[0].loss_initial)  # all runs have the same starts
+    told["independent"] = not contender.shared
+    return told
+
+
+def _joined(runs: tuple[Solution, ...]) -> Solution:
+    """The runs one after the other; columns that not all have are left out, and attributes that differ."""
+    if len(runs) == 1:
+        return runs[0]
+    names = [f.name for f in fields(Solution) if f.name not in ("attributes", "parameters")]
+    columns: dict[str, Any] = {}
+    for name in names:
+        parts = [getattr(run, name) for run in runs]
+        if any(part is None for part in parts):
+            assert name in OPTIONAL
+            columns[name] = None
+        else:
+            columns[name] = np.concatenate(parts)
+    first: Mapping[str, Any] = runs[0].attributes
+    kept = {key: v for key, v in first.items() if all(run.attributes.get(key) == v for run in runs)}
+    seconds = [run.attributes.get("seconds") for run in runs]
+    kept["seconds"] = None if None in seconds else float(sum(seconds))  # type: ignore[arg-type]
+    return replace(runs[0], **columns, attributes=kept)
+
+
+def _profiles(contenders: dict[str, Contender], seeds: int, loss_true: np.ndarray | None) -> dict[str, Any]:
+    """Profiles over all pairs of example and seed, by the evaluations that a method spent until it ended."""
+    every = contenders.values()
+    if loss_true is not None:
+        solved = np.stack([_each(np.stack([is_solved(run, loss_true) for run in c.runs]), seeds) for c in every])
+    else:
+        losses = np.stack([_each(c.column("objective", seeds), seeds) for c in every])
+        initial = _each(next(iter(every)).column("loss_initial", seeds), seeds)
+        solved = solved_enough(np.where(np.isnan(losses), np.inf, losses), initial)
+    spent = np.stack([_each(c.column("evaluations", seeds), seeds) for c in every])
+    costs = np.where(solved, np.maximum(spent, 1), np.inf)
+    return profiles(list(contenders), costs, "x_true" if loss_true is not None else "the best of all methods")
+
+
+def _each(values: np.ndarray, seeds: int) -> np.ndarray:
+    """(K, n) or (1, n) as one row of all pairs (seeds·n,)."""
+    return np.broadcast_to(values, (seeds, values.shape[1])).reshape(-1)
