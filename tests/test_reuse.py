@@ -31,9 +31,9 @@ from invsolve.data.dataset import Dataset
 from invsolve.data.network_file import KEY, SavedNetwork, read_network
 from invsolve.data.solution import FoundBy, Solution, Status
 from invsolve.engine import Control
-from invsolve.methods.solver_network import SolverNetwork, restored
-from invsolve.registry import load_method
-from invsolve.reuse import network_methods, open_network
+from invsolve.methods.solver_network import NetworkMethod, SolverNetwork, restored
+from invsolve.registry import load_method, methods_of
+from invsolve.reuse import open_network
 from invsolve.run import Run
 from invsolve.settings import Settings
 
@@ -246,8 +246,8 @@ def test_sizes_come_from_the_file(network: Path, tmp_path: Path) -> None:
 
 
 def test_which_methods_have_a_network_is_theirs_to_say() -> None:
-    assert {"jpo", "auto"} <= set(network_methods())
-    assert "bfgs" not in network_methods()
+    assert {"jpo", "auto", "supervised"} <= set(methods_of(NetworkMethod))
+    assert not {"bfgs", "neural-adjoint"} & set(methods_of(NetworkMethod))
     with pytest.raises(invsolve.OptionError, match="no method is called 'predict'"):
         load_method("predict", {}, seed=0)
 
@@ -312,6 +312,7 @@ def test_a_run_that_resumes_after_its_training_tells_that_the_network_is_lost(tm
     invsolve.solve(data, method="jpo", options=QUICK, refine="none", out=out)
     with pytest.warns(UserWarning, match="the training had ended before this run"):
         invsolve.solve(data, method="jpo", options=QUICK, refine="none", out=out, resume=True, save_network=path)
+    assert not path.exists()
 
 
 def test_another_network_is_another_run(network: Path, tmp_path: Path) -> None:

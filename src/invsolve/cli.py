@@ -133,8 +133,8 @@ def solve(
         init_from=init_from,
     )
     dataset = open_dataset(data, targets, identifiers, x0, sigma)
-    target = out or data.with_name(f"{data.stem}.{method}.h5")
     options = assigned(ctx, "model_options", model_option, "-M")
+    target = out or data.with_name(f"{data.stem}.{settings.method}.h5")
     _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, fail_above, as_json, quiet)
 
 
@@ -180,8 +180,8 @@ def predict(
         predict_from=network,
     )
     dataset = open_dataset(data, targets, identifiers, x0, sigma)
-    target = out or data.with_name(f"{data.stem}.predict.h5")
     options = assigned(ctx, "model_options", model_option, "-M")
+    target = out or data.with_name(f"{data.stem}.{settings.method}.h5")
     _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, fail_above, as_json, quiet)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -186,6 +187,16 @@ def load_method(name: str, options: Mapping[str, Any], *, seed: int) -> Method:
         OptionError: the method, or an option of it, is unknown or has an unusable value.
     """
     return method_class(name)(options, seed=seed)
+
+
+def methods_of(kind: type) -> list[str]:
+    """Names of the registered methods that are of a kind: a class that they derive from."""
+    names = []
+    for name in registered("methods"):
+        with contextlib.suppress(OptionError):  # one that cannot be loaded is of no use here
+            if issubclass(method_class(name), kind):
+                names.append(name)
+    return names
 
 
 def _registered_class(kind: str, name: str, error: type[InvsolveError]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from invsolve.methods.base import Method
 from invsolve.methods.predict import Predict
 from invsolve.methods.solver_network import NetworkMethod, restored
 from invsolve.models.base import ForwardModel
-from invsolve.registry import load_method, method_class, registered
+from invsolve.registry import load_method, methods_of, registered
 from invsolve.settings import Settings
 
 
@@ -35,23 +34,14 @@ def make_method(settings: Settings) -> tuple[Method, SavedNetwork | None]:
     for name in ("save_network", "init_from"):
         if getattr(settings, name) is not None and not isinstance(method, NetworkMethod):
             raise OptionError(
-                f"{name}: method '{method.name}' trains no network; use one that does: {', '.join(network_methods())}"
+                f"{name}: method '{method.name}' trains no network; "
+                f"use one that does: {', '.join(methods_of(NetworkMethod))}"
             )
     if settings.init_from is None or not isinstance(method, NetworkMethod):
         return method, None
     saved = open_network(settings.init_from)
     method.begin_from(saved)
     return method, saved
-
-
-def network_methods() -> list[str]:
-    """Names of the registered methods that train a network which can be saved."""
-    names = []
-    for name in registered("methods"):
-        with contextlib.suppress(OptionError):  # one that cannot be loaded is of no use here
-            if issubclass(method_class(name), NetworkMethod):
-                names.append(name)
-    return names
 
 
 def open_network(path: Path) -> SavedNetwork:

@@ -35,7 +35,7 @@ from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct
 from invsolve.range_solver import RangeSolver
 from invsolve.ranges import Range, Ranges, most_rows, split
-from invsolve.registry import load_method, method_class, model_of, registered
+from invsolve.registry import load_method, method_class, methods_of, model_of
 from invsolve.settings import (
     LEAST_EVALUATIONS,
     Settings,
@@ -446,23 +446,13 @@ def _load_refiner(settings: Settings, method: Method) -> Method | None:
         return None
     if not issubclass(method_class(name), RowMethod):
         raise OptionError(
-            f"cannot refine with '{name}', which is no row method; use {', '.join(row_methods())} or none"
+            f"cannot refine with '{name}', which is no row method; use {', '.join(methods_of(RowMethod))} or none"
         )
     if not method.minimizes_loss:
         raise OptionError(
             f"refine: method '{method.name}' minimizes a robust loss here, '{name}' would undo that; use none"
         )
     return load_method(name, {}, seed=settings.seed)
-
-
-def row_methods() -> list[str]:
-    """Names of the registered methods that solve each example on its own; only these can refine."""
-    names = []
-    for name in registered("methods"):
-        with contextlib.suppress(OptionError):  # one that cannot be loaded is of no use here
-            if issubclass(method_class(name), RowMethod):
-                names.append(name)
-    return names
 
 
 def _as_stored(identity: dict[str, Any]) -> dict[str, Any]:

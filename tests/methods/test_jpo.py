@@ -11,6 +11,8 @@ from torch import Tensor
 
 import invsolve
 from invsolve.data.solution import FoundBy, Status
+from invsolve.engine import RowResults
+from invsolve.methods.jpo import beginning
 from invsolve.pipeline import compare
 from invsolve.settings import Settings
 
@@ -54,6 +56,22 @@ def test_it_tells_what_it_chose_and_why_it_ended() -> None:
     assert proposals["learning_rate"] in (3e-4, 1e-3, 3e-3)
     # Scored twice, asked once, trained for ten passes: all else are points.
     assert set(solution.evaluations) == {proposals["points"] + 13}
+
+
+def test_x0_comes_first_where_the_network_learned_little_and_nothing_much_better_was_seen() -> None:
+    z0, best, answer = (torch.full((2, 1), value) for value in (0.0, 1.0, 2.0))
+    found = RowResults(
+        z=best,
+        status=torch.zeros(2, dtype=torch.int8),
+        iterations=torch.zeros(2, dtype=torch.int64),
+        best=torch.tensor([0.5, 0.05]),
+        found_by=torch.full((2,), int(FoundBy.PROPOSAL), dtype=torch.int8),
+    )
+    for learned, expected in ((False, [[0, 1, 2], [1, 2, 0]]), (True, [[1, 2, 0], [1, 2, 0]])):
+        begin = beginning(found, answer, z0, torch.ones(2), learned=learned)
+        assert begin["candidates"][:, :, 0].tolist() == expected
+        kinds = {0: FoundBy.LOCAL, 1: FoundBy.PROPOSAL, 2: FoundBy.NETWORK}
+        assert begin["origins"].tolist() == [[int(kinds[k]) for k in row] for row in expected]
 
 
 def test_every_example_is_evaluated_equally_often() -> None:

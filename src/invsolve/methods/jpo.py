@@ -71,7 +71,7 @@ class Jpo(NetworkMethod):
             found = run.run(control)
             self.chosen["training"] = run.told()
             answers = network.all_solutions(examples, run.z0)
-            return replace(found, **_beginning(found, answers, run.z0, initial_loss, learned=learned))
+            return replace(found, **beginning(found, answers, run.z0, initial_loss, learned=learned))
 
     def _learn(
         self, network: SolverNetwork, examples: Examples, candidates: Candidates, budget: Budget, control: Control
@@ -103,7 +103,7 @@ NEARLY_GONE = 1e-2  # of the first loss
 GENTLY = 0.3  # of learning rate, weight decay and noise: of a network that knows something already
 
 
-def _beginning(
+def beginning(
     found: RowResults, answers: Tensor, z0: Tensor, initial_loss: Tensor, *, learned: bool
 ) -> dict[str, Tensor]:
     """Where local solves begin: at the best point seen, the network's answer, then x0.
