@@ -17,8 +17,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"looking"},
-    {"shell", "flags"},
+    {"commands"},
+    {"shell"},
     {"console", "inspection", "checks", "diagnosis"},
     {"pipeline", "report"},
     {"run"},
@@ -36,6 +36,7 @@ FLOORS = [
     {"errors", "__init__"},
     {"_version"},
 ]
+COMMANDS = {f"commands/{path.name}" for path in (SOURCE / "commands").glob("*ing.py")} | {"commands/flags.py"}
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 
 
@@ -96,7 +97,7 @@ def test_no_import_goes_in_a_circle() -> None:
         ("h5py", {"data/hdf5.py", "data/store.py"}),
         ("rich", {"console.py"}),
         ("safetensors", {"data/network_file.py"}),
-        ("typer", {"cli.py", "flags.py", "looking.py", "shell.py"}),
+        ("typer", {"cli.py", "shell.py", *COMMANDS}),
         ("matplotlib", {"report/figures.py", "report/saving.py"}),
     ],
 )
@@ -125,6 +126,6 @@ def test_files_and_functions_stay_small() -> None:
     assert statistics.median(lengths.values()) < 200
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and path.name != "cli.py":  # there, every flag is a line
+            if isinstance(node, ast.FunctionDef) and path.parent.name != "commands":  # there, every flag is a line
                 documented = (ast.get_docstring(node) or "").count("\n")
                 assert (node.end_lineno or 0) - node.lineno - documented < 55, f"{path}: {node.name}"

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invsolve.config import load_config
+from invsolve.config import duration_seconds, load_config
 from invsolve.errors import OptionError
 
 if TYPE_CHECKING:
     from invsolve.data.dataset import Dataset
+    from invsolve.settings import Settings
 
 CONFIG = "invsolve.config"  # where a command finds the option tables of its --config
 
@@ -89,6 +90,35 @@ def open_dataset(path: Path, targets: str, identifiers: str, x0: str, sigma: str
     from invsolve.data.store import read_dataset
 
     return read_dataset(path, targets=targets, identifiers=identifiers, x0=x0, sigma=sigma)
+
+
+def run_settings(
+    refine: str | None,
+    device: str,
+    dtype: str,
+    seed: int,
+    max_evaluations: int | None,
+    time_limit: str | None,
+    batch_size: str,
+    compile: str,
+    threads: int | None,
+    prior: bool,
+) -> Settings:
+    """What the flags of a run say of it, as they are common to all methods."""
+    from invsolve.settings import Settings, read_batch_size
+
+    return Settings(
+        refine=refine,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        max_evaluations=max_evaluations,
+        time_limit=None if time_limit is None else duration_seconds(time_limit),
+        batch_size=read_batch_size(batch_size),
+        compile=compile,
+        threads=threads,
+        prior=prior,
+    )
 
 
 def assigned(ctx: typer.Context, table: str, flags: list[str] | None, flag: str) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from typing import Annotated
 
 import typer
 
-from invsolve.config import duration_seconds
-from invsolve.flags import (
+from invsolve.commands.flags import (
     X0,
     AsJson,
     Assign,
@@ -31,6 +30,7 @@ from invsolve.flags import (
     refuse,
     refuse_all_but,
 )
+from invsolve.config import duration_seconds
 from invsolve.shell import UNSATISFIED, watched
 
 

@@ -1,0 +1,169 @@
+"""The command that holds methods against each other.
+
+As in cli.py, only the standard library and typer are imported at the top.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from invsolve.commands.flags import (
+    CONFIG,
+    X0,
+    AsJson,
+    BatchSize,
+    Compile,
+    Config,
+    Csv,
+    Device,
+    DType,
+    Identifiers,
+    MaxEvaluations,
+    Model,
+    ModelAssign,
+    Overwrite,
+    Prior,
+    Quiet,
+    Refine,
+    Seed,
+    Seeds,
+    Sigma,
+    Targets,
+    Threads,
+    TimeLimit,
+    assigned,
+    open_dataset,
+    refuse,
+    refuse_all_but,
+    run_settings,
+)
+from invsolve.errors import OptionError, OutputError
+from invsolve.shell import watched
+
+if TYPE_CHECKING:
+    from invsolve.analysis.comparison import Comparison
+
+STDOUT = Path("-")
+
+
+def compare(
+    ctx: typer.Context,
+    data: Annotated[
+        list[Path], typer.Argument(metavar="DATA.h5 | A.h5 B.h5 ...", help="a dataset, or solutions of one dataset")
+    ],
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", metavar="A,B,...", help="methods to run, such as bfgs,gd,jpo (the default)"),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", metavar="NAME", help="what the others are held against; default: bfgs")
+    ] = None,
+    model: Model = None,
+    refine: Refine = None,
+    device: Device = "auto",
+    dtype: DType = "float64",
+    seed: Seed = 0,
+    seeds: Seeds = 1,
+    option: Annotated[
+        list[str] | None, typer.Option("-O", metavar="METHOD.KEY=VALUE", help="option of one method, repeatable")
+    ] = None,
+    model_option: ModelAssign = None,
+    config: Config = None,
+    max_evaluations: MaxEvaluations = None,
+    time_limit: TimeLimit = None,
+    batch_size: BatchSize = "auto",
+    compile: Compile = "auto",
+    threads: Threads = None,
+    prior: Prior = False,
+    targets: Targets = "targets",
+    identifiers: Identifiers = "identifiers",
+    x0: X0 = "x0",
+    sigma: Sigma = "sigma",
+    csv: Csv = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run several methods on the same dataset from the same starts, or hold finished solutions against each other."""
+    from invsolve import pipeline
+
+    _check_csv(ctx, csv, data, overwrite, as_json)
+    signals: list[int] = []
+    if len(data) > 1:
+        refuse_all_but(
+            ctx, {"data", "baseline", "csv", "overwrite", "as_json", "quiet", "config"}, "for finished solution files"
+        )
+        comparison = pipeline.compare_solutions(data, baseline=baseline)
+    else:
+        names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
+        settings = run_settings(
+            refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior
+        )
+        options = _assigned_by_method(ctx, names, option)
+        with watched(quiet) as (control, signals):
+            comparison = pipeline.compare(
+                open_dataset(data[0], targets, identifiers, x0, sigma),
+                model,
+                names,
+                baseline=baseline,
+                seeds=seeds,
+                settings=settings,
+                options=options,
+                model_options=assigned(ctx, "model_options", model_option, "-M"),
+                control=control,
+            )
+    _tell_comparison(comparison, csv, overwrite, as_json)
+    if signals:
+        raise typer.Exit(128 + signals[0])
+
+
+def _check_csv(ctx: typer.Context, csv: Path | None, data: list[Path], overwrite: bool, as_json: bool) -> None:
+    """See before any work that the rows can go where they are asked for."""
+    from invsolve.data.files import check_writable
+
+    if csv is None or csv == STDOUT:
+        refuse(ctx, {"overwrite"}, "without --csv FILE")
+    if csv == STDOUT and as_json:
+        raise OptionError("--csv - and --json would both be printed; give --csv a file")
+    if csv is not None and csv != STDOUT:
+        if csv.resolve() in [path.resolve() for path in data]:
+            raise OutputError(f"--csv {csv} is an input; choose another name")
+        check_writable(csv, overwrite)
+
+
+def _tell_comparison(comparison: Comparison, csv: Path | None, overwrite: bool, as_json: bool) -> None:
+    from invsolve import console
+    from invsolve.data.rows import write_rows
+
+    if csv == STDOUT:
+        console.print_rows(comparison.rows())
+        return
+    if csv is not None:
+        write_rows(csv, comparison.rows(), overwrite)
+    if as_json:
+        console.print_json(comparison.to_json())
+    else:
+        console.show_comparison(comparison.to_json())
+
+
+def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str] | None) -> dict[str, dict[str, Any]]:
+    from invsolve.options import split_assignments
+    from invsolve.registry import method_class
+
+    options: dict[str, dict[str, Any]] = {name: {} for name in methods}
+    tables: dict[str, Any] = ctx.meta.get(CONFIG, {}).get("options", {})
+    for name, values in tables.items():
+        if not isinstance(values, dict):
+            raise OptionError(f"option '{name}' of which method? compare takes a table [options.METHOD] for each")
+        method_class(name)  # refuses a name that is no method; one that is not run here is passed over
+        if name in options:
+            options[name].update(values)
+    for key, value in split_assignments(flags or [], "-O").items():
+        name, _, option = key.partition(".")
+        if name not in options or not option:
+            raise OptionError(f"-O {key}={value}: compare takes METHOD.KEY=VALUE, METHOD one of {', '.join(methods)}")
+        options[name][option] = value
+    return options

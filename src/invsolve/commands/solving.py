@@ -1,0 +1,218 @@
+"""The commands that solve a dataset: by a method, or by a network that was trained before.
+
+As in cli.py, only the standard library and typer are imported at the top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from invsolve.commands.flags import (
+    CONFIG,
+    X0,
+    AsJson,
+    Assign,
+    BatchSize,
+    Compile,
+    Config,
+    Covariance,
+    Data,
+    Device,
+    DType,
+    FailAbove,
+    Identifiers,
+    MaxEvaluations,
+    Model,
+    ModelAssign,
+    Overwrite,
+    Prior,
+    Quiet,
+    Refine,
+    Resume,
+    Seed,
+    Sigma,
+    Targets,
+    Threads,
+    TimeLimit,
+    assigned,
+    open_dataset,
+    run_settings,
+)
+from invsolve.errors import OptionError
+from invsolve.shell import UNSATISFIED, resume_command, watched
+
+if TYPE_CHECKING:
+    from invsolve.data.dataset import Dataset
+    from invsolve.run import Run
+    from invsolve.settings import Settings
+
+
+def solve(
+    ctx: typer.Context,
+    data: Data,
+    model: Model = None,
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="see `invsolve methods`")] = "bfgs",
+    refine: Refine = None,
+    device: Device = "auto",
+    dtype: DType = "float64",
+    seed: Seed = 0,
+    option: Assign = None,
+    model_option: ModelAssign = None,
+    config: Config = None,
+    max_evaluations: MaxEvaluations = None,
+    time_limit: TimeLimit = None,
+    batch_size: BatchSize = "auto",
+    compile: Compile = "auto",
+    threads: Threads = None,
+    prior: Prior = False,
+    covariance: Covariance = False,
+    targets: Targets = "targets",
+    identifiers: Identifiers = "identifiers",
+    x0: X0 = "x0",
+    sigma: Sigma = "sigma",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="default: DATA.METHOD.h5")] = None,
+    save_network: Annotated[
+        Path | None, typer.Option("--save-network", metavar="NET", help="keep the trained network, for `predict`")
+    ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option("--init-from", metavar="NET", help="train a saved network further, not a new one")
+    ] = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    fail_above: FailAbove = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Solve every example of DATA.h5 and write the solutions with a loss report."""
+    _no_table_of_one_method(ctx)
+    settings = replace(
+        run_settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior),
+        method=method,
+        method_options=assigned(ctx, "options", option, "-O"),
+        covariance=covariance,
+        save_network=save_network,
+        init_from=init_from,
+    )
+    dataset = open_dataset(data, targets, identifiers, x0, sigma)
+    options = assigned(ctx, "model_options", model_option, "-M")
+    target = out or data.with_name(f"{data.stem}.{settings.method}.h5")
+    _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, fail_above, as_json, quiet)
+
+
+def predict(
+    ctx: typer.Context,
+    network: Annotated[
+        Path, typer.Argument(metavar="NET", help="network of `solve --save-network`", show_default=False)
+    ],
+    data: Data,
+    model: Model = None,
+    refine: Refine = None,
+    device: Device = "auto",
+    dtype: DType = "float64",
+    seed: Seed = 0,
+    option: Assign = None,
+    model_option: ModelAssign = None,
+    config: Config = None,
+    max_evaluations: MaxEvaluations = None,
+    time_limit: TimeLimit = None,
+    batch_size: BatchSize = "auto",
+    threads: Threads = None,
+    prior: Prior = False,
+    covariance: Covariance = False,
+    targets: Targets = "targets",
+    identifiers: Identifiers = "identifiers",
+    x0: X0 = "x0",
+    sigma: Sigma = "sigma",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="default: DATA.predict.h5")] = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    fail_above: FailAbove = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Solve every example of DATA.h5 by a network that was trained on others, without training."""
+    _no_table_of_one_method(ctx)
+    settings = replace(
+        run_settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, "auto", threads, prior),
+        method="predict",
+        method_options=assigned(ctx, "options", option, "-O"),
+        covariance=covariance,
+        predict_from=network,
+    )
+    dataset = open_dataset(data, targets, identifiers, x0, sigma)
+    options = assigned(ctx, "model_options", model_option, "-M")
+    target = out or data.with_name(f"{data.stem}.{settings.method}.h5")
+    _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, fail_above, as_json, quiet)
+
+
+def _solve_and_tell(
+    dataset: Dataset,
+    model: str | None,
+    model_options: dict[str, Any],
+    settings: Settings,
+    target: Path,
+    overwrite: bool,
+    resume: bool,
+    fail_above: float | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """One run to its solution file, and its result as table or JSON."""
+    from invsolve import console
+    from invsolve.analysis.summary import summarize
+    from invsolve.run import Run
+
+    with watched(quiet) as (control, signals):
+        run = Run(dataset, model, model_options, settings)
+        solution = run.solve(target, overwrite, resume, control)
+        summary = summarize(solution, run.loss_true(), str(target))
+    if as_json:
+        console.print_json(summary)
+    else:
+        console.show_solution(summary)
+    if not quiet:
+        _tell_what_happened(summary["status"]["not_run"] > 0 or bool(signals), run)
+    if signals:
+        raise typer.Exit(128 + signals[0])
+    _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet, run.unobserved(solution))
+
+
+def _no_table_of_one_method(ctx: typer.Context) -> None:
+    for key, value in ctx.meta.get(CONFIG, {}).get("options", {}).items():
+        if isinstance(value, dict):
+            raise OptionError(f"[options.{key}] in the config is for compare; solve takes one table [options]")
+
+
+def _tell_what_happened(ended_early: bool, run: Run) -> None:
+    from invsolve import console
+
+    for note in (*run.notes, *run.solver.tuning.notes):
+        console.say(note)
+    first_error = run.conduct.first_error
+    if first_error is not None:
+        console.say(f"the model raised for some examples, first for example {first_error[0]}: {first_error[1]}")
+    if ended_early:
+        console.say(f"ended early; '{resume_command()}' goes on")
+
+
+def _fail_if_unsatisfied(
+    summary: dict[str, Any], losses: Any, fail_above: float | None, quiet: bool, unobserved: int
+) -> None:
+    from invsolve import console
+
+    nonfinite = summary["status"]["nonfinite"]
+    above = 0 if fail_above is None else int((~(losses <= fail_above)).sum())
+    if not quiet:
+        if nonfinite:
+            reasons = [f"{unobserved} without any observed target"] if unobserved else []
+            if nonfinite > unobserved:
+                reasons.append(f"{nonfinite - unobserved} where F gives NaN or Inf, or raises, at the start")
+            console.say(f"{nonfinite} of {summary['n']} examples are nonfinite: {', '.join(reasons)}")
+        if above:
+            console.say(f"{above} of {summary['n']} examples have a loss above {fail_above:g}")
+    if nonfinite or above:
+        raise typer.Exit(UNSATISFIED)
