@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from invsolve.analysis.comparison import Comparison, Contender, by_seed, common_seeds, compared
+from invsolve.analysis.comparison import Comparison, Contender, Source, by_seed, common_seeds, compared
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Solution
 from invsolve.data.store import read_dataset, read_solution
@@ -189,28 +190,42 @@ def compare(
         first = Run(data, model, dict(model_options or {}), own)
         others = every[1:] if first.uses_seed else ()
         runs[name] = [first, *(Run(data, model, dict(model_options or {}), replace(own, seed=s)) for s in others)]
-    loss_true = runs[baseline][0].loss_true()
+    source = Source(data, runs[baseline][0].model, runs[baseline][0].loss_true())
     contenders = {
         name: Contender(
             tuple(run.solve(None, False, False, control) for run in of_one), of_one[0].is_joint, of_one[0].uses_seed
         )
         for name, of_one in runs.items()
     }
-    return compared(contenders, baseline, every, loss_true)
+    return compared(contenders, baseline, every, source)
 
 
-def compare_solutions(paths: Sequence[str | Path], *, baseline: str | None = None) -> Comparison:
+def compare_solutions(
+    paths: Sequence[str | Path],
+    *,
+    baseline: str | None = None,
+    least: int = 2,
+    data: Dataset | str | Path | None = None,
+    model: Any = None,
+) -> Comparison:
     """Hold finished solution files of one dataset against each other; the losses in them are the evaluator's.
 
     A file is called by its method. Several by one method, alike in all but the seed, are its seeds; otherwise each is
-    called by its own name. The solved fraction is told where the dataset is still where it was.
+    called by its own name. The solved fraction is told where the dataset is at hand.
+
+    Args:
+        paths: the files, each once.
+        baseline: as for `compare`.
+        least: how many files there must be.
+        data: the dataset that was solved; by default the file that the solutions name, if it is still there unchanged.
+        model: as for `solve`, where the solutions' model is not registered: its code is run only if it is named here.
 
     Raises:
         DataError: a file is no solution, or they are of different datasets, or not all methods have the same seeds.
         OptionError: the baseline is not among them.
     """
     read = {Path(path): read_solution(path) for path in paths}
-    if len(read) < 2:
+    if len(read) < least:
         raise DataError(f"comparing needs two solution files at least, found {len(read)}")
     (first, one), *others = read.items()
     for path, other in others:
@@ -224,7 +239,7 @@ def compare_solutions(paths: Sequence[str | Path], *, baseline: str | None = Non
         shared, uses_seed = _nature(runs[0])
         contenders[name] = Contender(tuple(runs if uses_seed else runs[:1]), shared, uses_seed)
     baseline = _choose_baseline(list(contenders), baseline)
-    return compared(contenders, baseline, common_seeds(contenders), _loss_true_of(one))
+    return compared(contenders, baseline, common_seeds(contenders), _source_of(one, data, model))
 
 
 def _nature(solution: Solution) -> tuple[bool, bool]:
@@ -240,19 +255,24 @@ def _nature(solution: Solution) -> tuple[bool, bool]:
     return issubclass(classes[0], JointMethod), any(c.uses_seed for c in classes)
 
 
-def _loss_true_of(solution: Solution) -> np.ndarray | None:
-    """Losses at x_true from the dataset that a solution file names, if it is there unchanged and the model loads."""
-    source = Path(str(solution.attributes.get("input") or "."))
-    if not source.is_file():
-        return None
+def _source_of(solution: Solution, data: Dataset | str | Path | None, model: Any) -> Source:
+    """The problems that a solution is of, if they are at hand unchanged and the model can be loaded.
+
+    What is given by the caller must be right; what only the file tells may be gone.
+    """
+    told, given = solution.attributes, data is not None or model is not None
     try:
-        data = read_dataset(source)
-        if data.sha256() != solution.attributes.get("input_sha256"):
-            return None
-        # The name in the file is data: only a registered model is loaded from it.
-        return Run(replace(data, model=str(solution.attributes.get("model"))), None, {}, Settings()).loss_true()
-    except InvsolveError:
-        return None
+        found = data if isinstance(data, Dataset) else read_dataset(data or str(told.get("input") or "(no file)"))
+        if found.sha256() != told.get("input_sha256"):
+            raise DataError(f"{found.source or 'the dataset given'} is not the dataset that was solved")
+        options = json.loads(str(told.get("model_options") or "{}"))
+        # The name in the file is data: unless it is given here, only a registered model is loaded from it.
+        run = Run(replace(found, model=str(told.get("model")), model_options={}), model, options, Settings())
+        return Source(run.dataset, run.model, run.loss_true())
+    except (InvsolveError, ValueError) as error:
+        if given:
+            raise
+        return Source(missing=str(error))
 
 
 def _choose_baseline(methods: Sequence[str], baseline: str | None) -> str:

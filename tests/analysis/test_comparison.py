@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from invsolve.analysis.comparison import Contender, by_seed, common_seeds, compared
+from invsolve.analysis.comparison import Contender, Source, by_seed, common_seeds, compared
 from invsolve.analysis.rank_test import holm
 from invsolve.data.solution import Solution
 from invsolve.errors import DataError
@@ -69,7 +69,7 @@ def test_costs_are_those_of_all_runs_and_p_values_are_corrected() -> None:
         "lm": Contender((solution(0.9, method="lm"),), False, uses_seed=False),
         "jpo": Contender(tuple(solution(0.1, seed=s, method="jpo") for s in (0, 1)), True),
     }
-    found = compared(contenders, "bfgs", (0, 1), None)
+    found = compared(contenders, "bfgs", (0, 1), Source())
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
     m = document["methods"]["multistart"]
     assert m["evaluations"]["total"] == sum(int(run.evaluations.sum()) for run in runs)
@@ -81,14 +81,14 @@ def test_costs_are_those_of_all_runs_and_p_values_are_corrected() -> None:
     assert {name: document["methods"][name]["p_holm"] for name in raw} == holm(raw)
     assert document["methods"]["jpo"]["p_holm"] is None
     assert document["methods"]["bfgs"]["note"] == "baseline"
-    joint = compared(contenders, "jpo", (0, 1), None).methods
+    joint = compared(contenders, "jpo", (0, 1), Source()).methods
     assert all(m["p_value"] is None and m["p_holm"] is None for m in joint.values())
 
 
 def test_profiles_count_what_is_solved_and_by_whom_that_is_told() -> None:
     a, b = solution(), solution(method="lm")
     contenders = {"bfgs": Contender((a,), False), "lm": Contender((b,), False)}
-    by_truth = compared(contenders, "bfgs", (0,), np.full(N, 1.0))
+    by_truth = compared(contenders, "bfgs", (0,), Source(loss_true=np.full(N, 1.0)))
     assert by_truth.profiles["solved_by"] == "x_true"
     for name, run in (("bfgs", a), ("lm", b)):
         assert by_truth.profiles["data"]["solved"][name][-1] == by_truth.methods[name]["solved"]
@@ -96,7 +96,7 @@ def test_profiles_count_what_is_solved_and_by_whom_that_is_told() -> None:
     spent = np.concatenate([run.evaluations[run.loss <= 1.05 + 0.1] for run in (a, b)])
     budgets = by_truth.profiles["data"]["evaluations"]
     assert (budgets[0], budgets[-1]) == (spent.min(), spent.max())
-    by_best = compared(contenders, "bfgs", (0,), None)
+    by_best = compared(contenders, "bfgs", (0,), Source())
     best = np.minimum(a.loss, b.loss)
     assert by_best.profiles["solved_by"] == "the best of all methods"
     assert by_best.profiles["data"]["solved"]["lm"][-1] == (b.loss <= best + 1e-3 * (100 - best)).mean()
@@ -106,7 +106,7 @@ def test_profiles_count_what_is_solved_and_by_whom_that_is_told() -> None:
 def test_a_failed_example_is_kept_everywhere() -> None:
     a, b = solution(), solution(method="lm")
     b.loss[:20] = [np.nan, np.inf] * 10
-    found = compared({"bfgs": Contender((a,), False), "lm": Contender((b,), False)}, "bfgs", (0,), None)
+    found = compared({"bfgs": Contender((a,), False), "lm": Contender((b,), False)}, "bfgs", (0,), Source())
     assert found.methods["lm"]["worse"] >= 20
     assert found.profiles["data"]["solved"]["lm"][-1] <= 1 / 3
     rows = list(found.rows())

@@ -13,8 +13,10 @@ from invsolve.analysis.compare import OUTCOMES, compare_losses, pair_losses
 from invsolve.analysis.profiles import profiles, solved_enough
 from invsolve.analysis.rank_test import holm
 from invsolve.analysis.summary import is_solved, quantiles, summarize
+from invsolve.data.dataset import Dataset
 from invsolve.data.solution import OPTIONAL, Solution, Status
 from invsolve.errors import DataError
+from invsolve.models.base import ForwardModel
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ class Contender:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The problems that were solved, as far as they are at hand."""
+
+    dataset: Dataset | None = None
+    model: ForwardModel | None = None  # given with the dataset
+    loss_true: np.ndarray | None = None  # (n,) at x_true, where it is known
+    missing: str = ""  # why there is no dataset
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Solutions of the same examples by several methods, and what they say against the baseline."""
 
@@ -46,7 +58,12 @@ class Comparison:
     methods: dict[str, dict[str, Any]]  # as in `compare --json`
     profiles: dict[str, Any]  # as there
     contenders: dict[str, Contender]
-    loss_true: np.ndarray | None
+    source: Source
+
+    @property
+    def loss_true(self) -> np.ndarray | None:
+        """Losses (n,) at x_true, where it is known."""
+        return self.source.loss_true
 
     @property
     def solutions(self) -> dict[str, Solution]:
@@ -148,10 +165,9 @@ def _seed_of(run: Solution) -> int:
     return int(seed) if isinstance(seed, int | np.integer) else 0
 
 
-def compared(
-    contenders: dict[str, Contender], baseline: str, seeds: tuple[int, ...], loss_true: np.ndarray | None
-) -> Comparison:
+def compared(contenders: dict[str, Contender], baseline: str, seeds: tuple[int, ...], source: Source) -> Comparison:
     """All statistics of the contenders, each with one run or one for each of the seeds."""
+    loss_true = source.loss_true
     first, count = contenders[baseline], len(seeds)
     against = first.column("objective", count)
     methods = {
@@ -175,7 +191,7 @@ def compared(
         methods=methods,
         profiles=_profiles(contenders, count, loss_true),
         contenders=contenders,
-        loss_true=loss_true,
+        source=source,
     )
 
 
