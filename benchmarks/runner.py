@@ -19,7 +19,7 @@ _LOOKS = 0.05  # seconds between two looks at who has ended
 
 
 def end_by_signal() -> None:
-    """Leave at a SIGTERM by way of every `finally`, so that processes are ended, which a second one must not cut short."""
+    """Leave at a SIGTERM by way of every `finally`, so that processes are ended; a second one changes nothing."""
 
     def end(*_: object) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
