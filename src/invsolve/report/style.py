@@ -48,6 +48,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": SMALL,
 }
+_HANDLE, _CHARACTER = 0.55, 0.068  # inches of a legend's column beside its text, and of a character
 _LONGEST = 28  # characters of a name in a picture
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -99,12 +100,18 @@ def keep_ticks(axes: Axes) -> None:
     axes.tick_params(which="both", color=GREY, labelcolor=INK, labelsize=SMALL)
 
 
-def legend_above(figure: Figure, handles: Sequence[Artist], across: int = 3) -> None:
-    """What the marks mean, above all panels, so that it never covers any."""
+def legend_above(figure: Figure, handles: Sequence[Artist], across: int = 4) -> None:
+    """What the marks mean, above all panels, so that it never covers any, in as many columns as there is room for."""
+    lengths = [len(str(handle.get_label())) for handle in handles]
+
+    def width(columns: int) -> float:
+        return float(sum(_HANDLE + _CHARACTER * max(column) for column in np.array_split(lengths, columns)))
+
+    fitting = [k for k in range(1, min(across, len(handles)) + 1) if k == 1 or width(k) <= figure.get_figwidth()]
     if handles:
         figure.legend(
-            handles=handles, loc="outside upper left", ncols=min(across, len(handles)), handlelength=2.2,
-            columnspacing=1.4, borderaxespad=0.2,
+            handles=handles, loc="outside upper left", ncols=fitting[-1], handlelength=2.2, columnspacing=1.4,
+            borderaxespad=0.2,
         )  # fmt: skip
 
 
@@ -131,9 +138,9 @@ def share(part: float) -> str:
     return f"{text} %"
 
 
-def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
-    """Make an axis logarithmic, from `low` to `high` > 0, with a handful of ticks."""
-    ticks = log_ticks(low, high)
+def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float, most: int = 7) -> None:
+    """Make an axis logarithmic, from `low` to `high` > 0, with `most` ticks at most."""
+    ticks = log_ticks(low, high, most)
     axis = axes.xaxis if which == "x" else axes.yaxis
     if which == "x":
         axes.set_xscale("log")
@@ -146,18 +153,19 @@ def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> N
     axis.set_minor_locator(NullLocator())
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Three to seven ticks in [low, high]: powers of ten, or 1, 2, 5, or evenly where the range is narrow."""
+def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
+    """Up to `most` ticks in [low, high]: powers of ten, or 1, 2, 5 or 1, 3 of each, or evenly."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     if last - first >= 2:
-        step = -(-(last - first + 1) // 6)
-        powers = [k for k in range(first, last + 1) if k % step == 0]
-        return [float(f"1e{k}") for k in powers]
-    round_ones = [float(f"{m}e{k}") for k in range(first - 1, last + 1) for m in (1, 2, 5)]
-    inside = [tick for tick in round_ones if low <= tick <= high]
-    if len(inside) >= 3:
-        return inside
-    return [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+        step = -(-(last - first + 1) // min(most, 6))
+        return [float(f"1e{k}") for k in range(first, last + 1) if k % step == 0]
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{m}e{k}") for k in range(first - 1, last + 1) for m in steps]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if (2 if steps == (1,) else 3) <= len(inside) <= most:
+            return inside
+    even = MaxNLocator(min(most, 5) - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in even if low <= tick <= high]
 
 
 def tick_labels(ticks: Sequence[float]) -> list[str]:
@@ -166,11 +174,15 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
     powers = len(exponents) == len(ticks) and all(abs(e - round(e)) < 1e-9 for e in exponents)
     if powers and any(abs(e) > 3.5 for e in exponents):
         return [power(round(e)) for e in exponents]
-    for digits in range(1, 17):
-        labels = [f"{tick:.{digits}g}" for tick in ticks]
-        if all(math.isclose(float(text), tick, rel_tol=1e-9) for text, tick in zip(labels, ticks, strict=True)):
-            break
-    return labels
+    return [_decimal(tick) for tick in ticks]
+
+
+def _decimal(value: float) -> str:
+    """A tick as it is written by hand."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return np.format_float_positional(value, precision=10, trim="-", fractional=False)
+    mantissa, _, exponent = f"{value:.10e}".partition("e")
+    return f"{float(mantissa):.10g}·{power(int(exponent))}"
 
 
 def power(exponent: int) -> str:
