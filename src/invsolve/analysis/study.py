@@ -46,6 +46,10 @@ class Study:
         found = [_solved(point, name) for point in self.points.values()]
         return None if any(shares is None for shares in found) else np.array(found)
 
+    def evaluations(self, name: str) -> np.ndarray:
+        """Evaluations (points, seeds) that a method took, per example."""
+        return np.array([p.contenders[name].column("evaluations", len(p.seeds)).mean(1) for p in self.points.values()])
+
     def rows(self, comparison: Comparison) -> Iterator[tuple[Any, ...]]:
         """`Comparison.rows` of all points, and of the comparison that they belong to where it is none of them.
 
