@@ -118,7 +118,7 @@ class _WorkerControl(Control):
     def __init__(self, whole: Control, stop: mmap.mmap, tell: Callable[[_Told], None]) -> None:
         vars(self).update(vars(whole))
         self._parent, self._stop = os.getppid(), stop
-        self._total = None
+        self._total, self._run = None, ""  # these words are the parent's
         if self._display is not None:
             self._display = lambda p: tell(_told(p))
 

@@ -67,6 +67,14 @@ def compare(
     dtype: DType = "float64",
     seed: Seed = 0,
     seeds: Seeds = 1,
+    examples: Annotated[
+        str | None,
+        typer.Option("--examples", metavar="N,N,...|all", help="again over the first N examples, N ascending"),
+    ] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option("--budgets", metavar="N,N,...", help="again within N evaluations of each example, N ascending"),
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option("-O", metavar="METHOD.KEY=VALUE", help="option of one method, repeatable")
     ] = None,
@@ -98,7 +106,7 @@ def compare(
         )
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
-        names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
+        names = _listed(methods or "bfgs,gd,jpo") or []
         settings = run_settings(
             refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior
         )
@@ -110,6 +118,8 @@ def compare(
                 names,
                 baseline=baseline,
                 seeds=seeds,
+                examples=_listed(examples),
+                budgets=_listed(budgets),
                 settings=settings,
                 options=options,
                 model_options=assigned(ctx, "model_options", model_option, "-M"),
@@ -118,6 +128,10 @@ def compare(
     _tell_comparison(comparison, csv, overwrite, as_json)
     if signals:
         raise typer.Exit(128 + signals[0])
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _check_csv(ctx: typer.Context, csv: Path | None, data: list[Path], overwrite: bool, as_json: bool) -> None:
