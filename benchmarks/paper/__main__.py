@@ -45,6 +45,13 @@ def _report(report: Report, folder: Path) -> None:
     text = f"{report.table()}\n\n{report.notes()}\n"
     (folder / "paper.md").write_text(text, encoding="utf-8")
     print(text)
+    try:
+        from benchmarks.paper.figures import draw_all
+    except ImportError as error:
+        print(f"no figures: {error}; pip install matplotlib", file=sys.stderr)
+        return
+    for path in draw_all(report, folder):
+        print(path, file=sys.stderr)
 
 
 def _parse() -> argparse.Namespace:

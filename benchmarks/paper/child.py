@@ -14,6 +14,7 @@ from benchmarks.paper.experiments import CONTESTANTS, EXPERIMENTS
 from benchmarks.paper.runs import ALIGNMENT, Case, Result, dataset, part
 
 import invsolve
+from invsolve.analysis.summary import is_solved
 from invsolve.diagnosis.diagnose import measure_alignment
 from invsolve.diagnosis.sample import draw_sample
 from invsolve.engine import Control
@@ -32,7 +33,7 @@ def main() -> None:
 def solve(case: Case, solution_file: Path) -> Result:
     """Solve each group of n examples on its own, and score what was found."""
     experiment, contestant = EXPERIMENTS[case.model], CONTESTANTS[case.who]
-    data, told, solutions, loss_true = dataset(case.model, case.seed), [], [], []
+    data, told, solutions, solved = dataset(case.model, case.seed), [], [], []
     for group in range(case.groups):
         # Uncompiled: whether compiling pays is decided by the clock, and rounding would change with it.
         settings = invsolve.Settings(
@@ -46,7 +47,7 @@ def solve(case: Case, solution_file: Path) -> Result:
         assert found.loss_true is not None
         told.append(found.methods[contestant.method])
         solutions.append(found.solutions[contestant.method])
-        loss_true.append(found.loss_true)
+        solved.append(is_solved(solutions[-1], found.loss_true))
     if case.shown:
         invsolve.write_solution(solution_file, solutions[0], overwrite=True)
     return Result(
@@ -55,8 +56,7 @@ def solve(case: Case, solution_file: Path) -> Result:
         package_commit(),
         loss=rounded(np.concatenate([s.loss for s in solutions])),
         loss_initial=rounded(np.concatenate([s.loss_initial for s in solutions])),
-        loss_true=rounded(np.concatenate(loss_true)),
-        solved=float(np.mean([t["solved"] for t in told])),
+        solved=np.concatenate(solved).tolist(),
         evaluations=float(np.mean([t["evaluations"]["mean"] for t in told])),
         gradients=float(np.mean([t["gradients"]["mean"] for t in told])),
         seconds=sum(t["seconds"] for t in told),

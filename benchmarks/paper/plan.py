@@ -29,15 +29,18 @@ class Plan:
         """The most examples that are solved together."""
         return max(self.sizes_of(model))
 
+    def groups(self, model: str, n: int) -> int:
+        """Groups of n examples that are solved, each on its own: of few examples a share says little."""
+        return max(1, min(EXPERIMENTS[model].cover, self.largest(model)) // n)
+
     def case(self, model: str, n: int, who: str, seed: int) -> Case:
         """The case that tells what a contestant does with n examples solved together.
 
         One that solves each example on its own does the same with any n, and is run once on all of them.
         """
-        most = self.largest(model)
+        most, groups = self.largest(model), self.groups(model, n)
         if not issubclass(method_class(CONTESTANTS[who].method), JointMethod):
-            n = most
-        groups = max(1, min(EXPERIMENTS[model].cover, most) // n)
+            n, groups = most, 1
         return Case(model, n, who, seed, groups, shown=n == most and seed == self.seeds[0])
 
     def alignment(self, model: str) -> Case:

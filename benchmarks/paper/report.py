@@ -30,7 +30,6 @@ class Point:
     evaluations: float
     gradients: float
     seconds: float
-    groups: int
 
 
 class Report:
@@ -39,24 +38,29 @@ class Report:
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self.store = plan, store
 
-    def point(self, model: str, n: int, who: str) -> Point | None:
-        """The seeds of which there are results, of the contestant and of the baseline."""
+    def whole_seeds(self, model: str) -> list[int]:
+        """The seeds that all contestants have been run with for all n."""
+        cases = {
+            seed: [self.plan.case(model, n, who, seed) for n in self.plan.sizes_of(model) for who in CONTESTANTS]
+            for seed in self.plan.seeds
+        }
+        return [seed for seed, of_seed in cases.items() if all(map(self.store.done, of_seed))]
+
+    def point(self, model: str, n: int, who: str, seeds: Sequence[int] | None = None) -> Point | None:
+        """Of all seeds, or of some, those of which there are results, of the contestant and of the baseline."""
         found: list[tuple[Result, Result]] = []
-        for seed in self.plan.seeds:
+        for seed in self.plan.seeds if seeds is None else seeds:
             result = self.store.done(self.plan.case(model, n, who, seed))
             baseline = self.store.done(self.plan.case(model, n, BASELINE, seed))
             if result is not None and baseline is not None:
                 found.append((result, baseline))
         if not found:
             return None
-        compared = [_against(result, baseline) for result, baseline in found]
-        better, worse, solved = (np.array(each) for each in zip(*compared, strict=True))
-        results = [result for result, _ in found]
-        return Point(
-            better, worse, solved,
-            *(float(np.mean([getattr(r, name) for r in results])) for name in ("evaluations", "gradients", "seconds")),
-            groups=self.plan.case(model, n, who, self.plan.seeds[0]).groups,
-        )  # fmt: skip
+        examples = n * self.plan.groups(model, n)
+        shares = [_shares(result, baseline, examples) for result, baseline in found]
+        better, worse, solved = (np.array(each) for each in zip(*shares, strict=True))
+        costs = (np.mean([getattr(r, name) for r, _ in found]) for name in ("evaluations", "gradients", "seconds"))
+        return Point(better, worse, solved, *map(float, costs))
 
     def table(self) -> str:
         """The Markdown table of what there is."""
@@ -64,9 +68,9 @@ class Report:
         for model in self.plan.models:
             for n in self.plan.sizes_of(model):
                 for who in CONTESTANTS:
-                    is_joint = self.plan.case(model, n, who, 0).n == n
-                    if is_joint and (point := self.point(model, n, who)) is not None:
-                        rows.append(_row(model, n, who, point, len(point.better)))
+                    runs = self.plan.case(model, n, who, self.plan.seeds[0]).n == n  # row methods do so once
+                    if runs and (point := self.point(model, n, who)) is not None:
+                        rows.append(_row(model, n, who, point, self.plan.groups(model, n)))
         return as_markdown(COLUMNS, rows)
 
     def notes(self) -> str:
@@ -87,14 +91,14 @@ class Report:
         return "\n".join(lines)
 
 
-def _against(result: Result, baseline: Result) -> tuple[float, float, float]:
-    """Shares better, worse and solved of the examples that the result is of, which are the baseline's first ones."""
-    n = len(result.loss)
-    found = compare_losses(result.losses, baseline.losses[:n], baseline.initial_losses[:n])
-    return found["better"] / n, found["worse"] / n, result.solved
+def _shares(result: Result, baseline: Result, examples: int) -> tuple[float, float, float]:
+    """Shares better, worse and solved of the first so many examples, which both are of."""
+    first = slice(examples)
+    found = compare_losses(result.losses[first], baseline.losses[first], baseline.initial_losses[first])
+    return found["better"] / examples, found["worse"] / examples, float(np.mean(result.solved[first]))
 
 
-def _row(model: str, n: int, who: str, p: Point, seeds: int) -> Sequence[object]:
+def _row(model: str, n: int, who: str, p: Point, groups: int) -> Sequence[object]:
     better = "" if who == BASELINE else f"**{p.better.mean():.3f}** ({p.better.min():.3f}–{p.better.max():.3f})"
     worse = "" if who == BASELINE else f"{p.worse.mean():.3f}"
     solved = f"{p.solved.mean():.3f} ({p.solved.min():.3f}–{p.solved.max():.3f})"
@@ -103,4 +107,4 @@ def _row(model: str, n: int, who: str, p: Point, seeds: int) -> Sequence[object]
         f"{p.gradients:.0f}",
         f"{p.seconds:.3g}" if p.seconds < 100 else f"{p.seconds:.0f}",
     ]
-    return (model, n, CONTESTANTS[who].label, better, worse, solved, *costs, p.groups, seeds)
+    return (model, n, CONTESTANTS[who].label, better, worse, solved, *costs, groups, len(p.better))

@@ -53,8 +53,7 @@ class Case:
 class Result(kept.Result):
     """What came of a case; of all its groups, one after the other, so that the examples are the first of the data."""
 
-    loss_true: list[float | None] = field(default_factory=list, repr=False)  # (n,) at x_true
-    solved: float = math.nan
+    solved: list[bool] = field(default_factory=list, repr=False)  # (n,) by the contract's rule
     evaluations: float = math.nan  # per example, mean, as are the gradients
     gradients: float = math.nan
     seconds: float = math.nan
@@ -65,7 +64,7 @@ class Result(kept.Result):
             return super().told()
         if self.alignment is not None:
             return f"cosine {self.alignment['joint'][-1]:.2f}, {self.seconds:.1f} s"
-        return f"{self.solved:.3f} solved, {self.evaluations:.0f} evaluations, {self.seconds:.1f} s"
+        return f"{np.mean(self.solved):.3f} solved, {self.evaluations:.0f} evaluations, {self.seconds:.1f} s"
 
 
 Store = kept.Store[Case, Result]
