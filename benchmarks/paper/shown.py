@@ -1,0 +1,62 @@
+"""The solutions that were kept for pictures, as a comparison, and the example that tells most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from benchmarks.paper.experiments import BASELINE, CONTESTANTS
+from benchmarks.paper.report import Report
+from benchmarks.paper.runs import dataset, part
+
+import invsolve
+from invsolve.analysis.comparison import Comparison, Contender, Source, compared
+from invsolve.analysis.summary import is_solved
+from invsolve.methods.joint import JointMethod
+from invsolve.pipeline import compare_solutions
+from invsolve.registry import method_class
+
+X0 = "x0"  # what is known before anything is solved, as a contender in pictures
+
+
+def kept(report: Report, model: str) -> tuple[dict[str, invsolve.Solution], Source] | None:
+    """Solutions by label, and the problems that they are of; None unless all are there."""
+    plan = report.plan
+    n, seed = plan.largest(model), plan.seeds[0]
+    files = {}
+    for who, contestant in CONTESTANTS.items():
+        result = report.store.found(plan.case(model, n, who, seed))
+        if result is None or not result.with_suffix(".h5").exists():
+            return None
+        files[contestant.label] = result.with_suffix(".h5")
+    data = part(dataset(model, seed), 0, n)
+    source = compare_solutions(list(files.values()), data=data, least=1, baseline=files[BASELINE].stem).source
+    return {label: invsolve.read_solution(file) for label, file in files.items()}, source
+
+
+def comparison_of(solutions: dict[str, invsolve.Solution], source: Source) -> Comparison:
+    """What the package draws pictures of."""
+    joint = {c.label: issubclass(method_class(c.method), JointMethod) for c in CONTESTANTS.values()}
+    contenders = {
+        label: Contender((s,), joint.get(label, False), joint.get(label, False)) for label, s in solutions.items()
+    }
+    return compared(contenders, BASELINE, (0,), source)
+
+
+def beginning(solution: invsolve.Solution) -> invsolve.Solution:
+    """The start of a solution, as if it were one."""
+    return replace(
+        solution, x=solution.x_initial, loss=solution.loss_initial, evaluations=np.ones_like(solution.evaluations)
+    )
+
+
+def telling(solutions: dict[str, invsolve.Solution], source: Source) -> list[int]:
+    """The median, by the baseline's loss, of the examples that JPO solves and the baseline does not; else none."""
+    assert source.loss_true is not None
+    baseline, jpo = solutions[BASELINE], solutions[CONTESTANTS["jpo"].label]
+    which: Sequence[int] = np.flatnonzero(
+        is_solved(jpo, source.loss_true) & ~is_solved(baseline, source.loss_true)
+    ).tolist()
+    by_loss = sorted(which, key=lambda i: baseline.loss[i])
+    return by_loss[len(by_loss) // 2 :][:1]
