@@ -1,4 +1,6 @@
-"""The figures of a report, drawn by the package: what is gained by n, and where joint steps point."""
+"""The figures of a report, all drawn by the package: an example, the loss around its solutions, loss against evaluations,
+what is gained by n, and where joint steps point.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,13 @@ from pathlib import Path
 import numpy as np
 from benchmarks.paper.experiments import BASELINE, CONTESTANTS
 from benchmarks.paper.report import Point, Report
+from benchmarks.paper.shown import X0, beginning, comparison_of, kept, telling
 from matplotlib.figure import Figure
 
 from invsolve.report.alignment import alignment_figure
 from invsolve.report.growth import Growth, growth_figure
+from invsolve.report.picture import Picture
+from invsolve.report.pictures import MAKERS
 from invsolve.report.saving import save_figure
 
 
@@ -24,10 +29,25 @@ def draw_all(report: Report, folder: Path) -> Iterator[Path]:
 
 def figures_of(report: Report, model: str) -> Iterator[tuple[str, Figure]]:
     """Each with its name."""
+    yield from pictures(report, model)
     for name, draw in (("gain", gain), ("alignment", alignment)):
         figure = draw(report, model)
         if figure is not None:
             yield name, figure
+
+
+def pictures(report: Report, model: str) -> Iterator[tuple[str, Figure]]:
+    """An example with what F gives at x0 and at solutions of it, the loss around these, and curves of all examples."""
+    if (found := kept(report, model)) is None:
+        return
+    solutions, source = found
+    chosen = telling(solutions, source)
+    jpo = CONTESTANTS["jpo"].label
+    example = {X0: beginning(solutions[BASELINE]), BASELINE: solutions[BASELINE], jpo: solutions[jpo]}
+    for name, make, shown in (("example", "gallery", example), ("landscape", "landscape", solutions), ("curves", "curves", solutions)):
+        picture = MAKERS[make](comparison_of(shown, source), chosen)
+        if isinstance(picture, Picture):
+            yield name, picture.draw()
 
 
 def gain(report: Report, model: str) -> Figure | None:
