@@ -1,5 +1,5 @@
-"""The figures of a report, all drawn by the package: an example, the loss around its solutions, loss against evaluations,
-what is gained by n, and where joint steps point.
+"""The figures of a report, all drawn by the package: an example, the loss around its solutions, loss against
+evaluations, what is gained by n, and where joint steps point.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ def pictures(report: Report, model: str) -> Iterator[tuple[str, Figure]]:
     chosen = telling(solutions, source)
     jpo = CONTESTANTS["jpo"].label
     example = {X0: beginning(solutions[BASELINE]), BASELINE: solutions[BASELINE], jpo: solutions[jpo]}
-    for name, make, shown in (("example", "gallery", example), ("landscape", "landscape", solutions), ("curves", "curves", solutions)):
+    for name, make, shown in (
+        ("example", "gallery", example),
+        ("landscape", "landscape", solutions),
+        ("curves", "curves", solutions),
+    ):
         picture = MAKERS[make](comparison_of(shown, source), chosen)
         if isinstance(picture, Picture):
             yield name, picture.draw()
