@@ -20,6 +20,7 @@ from benchmarks.paper.experiments import EXPERIMENTS
 from benchmarks.paper.plan import Plan
 from benchmarks.paper.report import Report
 from benchmarks.paper.runs import Result, Store
+from benchmarks.paper.shown import training_table
 from benchmarks.runner import Runner, end_by_signal
 
 
@@ -42,7 +43,7 @@ def main() -> int:
 
 
 def _report(report: Report, folder: Path) -> None:
-    text = f"{report.table()}\n\n{report.notes()}\n"
+    text = f"{report.table()}\n\n{training_table(report)}\n\n{report.notes()}\n"
     (folder / "paper.md").write_text(text, encoding="utf-8")
     print(text)
     try:

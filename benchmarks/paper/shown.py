@@ -1,18 +1,23 @@
-"""The solutions that were kept for pictures, as a comparison, and the example that tells most."""
+"""The solutions that were kept for pictures, as a comparison; the example that tells most; what training alone reached."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from benchmarks.paper.experiments import BASELINE, CONTESTANTS
+from benchmarks.paper.experiments import BASELINE, CONTESTANTS, JOINT
 from benchmarks.paper.report import Report
 from benchmarks.paper.runs import dataset, part
+from benchmarks.table import as_markdown
 
 import invsolve
+from invsolve.analysis.compare import compare_losses
 from invsolve.analysis.comparison import Comparison, Contender, Source, compared
 from invsolve.analysis.summary import is_solved
+from invsolve.data.solution import HISTORY_EVALUATIONS
 from invsolve.methods.joint import JointMethod
 from invsolve.pipeline import compare_solutions
 from invsolve.registry import method_class
@@ -60,3 +65,42 @@ def telling(solutions: dict[str, invsolve.Solution], source: Source) -> list[int
     ).tolist()
     by_loss = sorted(which, key=lambda i: baseline.loss[i])
     return by_loss[len(by_loss) // 2 :][:1]
+
+
+TRAINING_COLUMNS = (
+    "model",
+    "n",
+    "evaluations",
+    "better than bfgs",
+    "worse",
+    "solved",
+    "after local solves: better",
+    "worse",
+    "solved",
+)
+
+
+def training_table(report: Report) -> str:
+    """What the training on the loss reached by itself, before any local solve, of the solutions that were kept."""
+    return as_markdown(TRAINING_COLUMNS, [row for model in report.plan.models for row in _training(report, model)])
+
+
+def _training(report: Report, model: str) -> list[Sequence[object]]:
+    if (found := kept(report, model)) is None:
+        return []
+    solutions, source = found
+    assert source.loss_true is not None
+    trained, baseline = solutions[CONTESTANTS[JOINT].label], solutions[BASELINE]
+    assert trained.history is not None
+    chosen: Any = json.loads(str(trained.attributes["chosen"]))
+    made = 1 + chosen["training"]["passes"]  # with the scoring of the start
+    k = int(np.searchsorted(HISTORY_EVALUATIONS, made, side="right")) - 1
+    alone = replace(trained, loss=trained.history[:, k].astype(np.float64))
+    cells = []
+    for solution in (alone, trained):
+        against = compare_losses(solution.loss, baseline.loss, baseline.loss_initial)
+        solved = is_solved(solution, source.loss_true).mean()
+        cells += [
+            f"{share:.3f}" for share in (against["better"] / len(trained), against["worse"] / len(trained), solved)
+        ]
+    return [(model, len(trained), HISTORY_EVALUATIONS[k], *cells)]

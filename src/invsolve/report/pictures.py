@@ -10,8 +10,9 @@ import numpy as np
 from invsolve.analysis.compare import pair_losses
 from invsolve.analysis.comparison import Comparison
 from invsolve.analysis.summary import median
-from invsolve.data.solution import Solution, Status
+from invsolve.data.solution import HISTORY_EXAMPLES, Solution, Status
 from invsolve.report.closeups import gallery, landscape
+from invsolve.report.curves import Curve, curves_figure
 from invsolve.report.estimates import FEW, MOST, Estimates, against_truth, components_figure, error_figure, spread
 from invsolve.report.losses import Pairs, least_shown, scatter_figure, waterfall_figure
 from invsolve.report.picture import Picture
@@ -90,21 +91,45 @@ def scatter(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
 def profile(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     """Shares of examples solved by evaluations, by multiples of the least, and by time where it is known."""
     document = comparison.profiles
+    kinds = [
+        ("data", "evaluations", "evaluations per example"),
+        ("performance", "ratio", "evaluations, as a multiple of the least of any method"),
+        ("data_by_seconds", "seconds", "seconds per example"),
+    ]
     shown = [
         Profile(np.asarray(document[key][axis]), {k: np.asarray(v) for k, v in document[key]["solved"].items()}, label)
-        for key, axis, label in (
-            ("data", "evaluations", "evaluations per example"),
-            ("performance", "ratio", "evaluations, as a multiple of the least of any method"),
-        )
+        for key, axis, label in kinds
+        if key in document
     ]
     by = shown[0].solved
     final = ", ".join(f"{name} {share(float(solved[-1]))}" for name, solved in by.items())
     caption = (
-        f"Above, the share of examples solved by so many evaluations; below, by so many times the evaluations of "
-        f"the method that was the cheapest for the example. Higher and further left is better. At the end: {final}. "
-        f"Solved is {_solved_by(comparison)}."
+        f"The share of examples solved by so many evaluations; then, by so many times the evaluations of the method "
+        f"that was the cheapest for it{'; last, by time' if 'data_by_seconds' in document else ''}. Higher and further "
+        f"left is better. At the end: {final}. Solved is {_solved_by(comparison)}. An example costs what was spent "
+        f"on it {document['cost']}."
     )
     return Picture("profile", "Solved against cost", caption, lambda: profiles_figure(shown))
+
+
+def curves(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
+    """How the losses fell with the evaluations spent, of the methods with histories."""
+    shown = {name: Curve(**curve) for name, curve in comparison.curves.items()}
+    if not shown:
+        return (
+            f"the solutions hold no histories, which are kept of runs of up to {HISTORY_EXAMPLES} examples; solve "
+            "again, or fewer of them"
+        )
+    looks = {name: look(i) for i, name in enumerate(comparison.contenders)}
+    last = ", ".join(f"{name} {number(float(c.median[-1]))} by {c.evaluations[-1]}" for name, c in shown.items())
+    without = ", ".join(name for name in comparison.contenders if name not in shown)
+    caption = (
+        "The least loss known by so many evaluations of an example, as a part of its loss at the start: the median, "
+        f"and a band from 10 % to 90 % of the examples. Lower and further left is better. Medians at the end: {last}."
+    )
+    if without:
+        caption += f" Of {without} there is no history."
+    return Picture("curves", "Loss against evaluations", caption, lambda: curves_figure(shown, looks))
 
 
 def status(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
@@ -134,11 +159,11 @@ def estimates(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     if truth is None:
         few = max(len(e.x) for e in found.values()) <= FEW
         how = (
-            f"by example.{with_bars}"
+            f"one point for each example.{with_bars}"
             if few
-            else "over the examples, as histograms; the outermost bars hold what is beyond."
+            else "as histograms whose outermost bars hold what is beyond."
         )
-        caption = f"What was found of {', '.join(names)}, {how}"
+        caption = f"What the methods found of {', '.join(names)}, {how}"
         return Picture("estimates", "Estimates", caption, lambda: spread(found, names))
     true = {name: np.tile(truth, (len(e.x) // len(truth), 1)) for name, e in found.items()}
     errors = {name: _relative(e.x - true[name], true[name]) for name, e in found.items()}
@@ -189,6 +214,7 @@ MAKERS: dict[str, Maker] = {
     "waterfall": waterfall,
     "scatter": scatter,
     "profile": profile,
+    "curves": curves,
     "status": status,
     "estimates": estimates,
     "gallery": gallery,
