@@ -14,6 +14,7 @@ from benchmarks.paper.figures import draw_all, figures_of
 from benchmarks.paper.plan import Plan
 from benchmarks.paper.report import Report
 from benchmarks.paper.runs import ALIGNMENT, Case, Result, Store, dataset, part
+from benchmarks.paper.shown import kept, telling, training_table
 
 import invsolve
 
@@ -104,6 +105,31 @@ def test_groups_are_solved_one_after_the_other(tmp_path: Path) -> None:
     assert not file.exists()
     solve(Case("billiards", 4, "bfgs", 0, shown=True), file)
     assert len(invsolve.read_solution(file)) == 4
+
+
+def test_kept_solutions_are_shown_at_an_example_that_only_jpo_solves(tmp_path: Path) -> None:
+    plan, store = Plan(("billiards",), seeds=(0,), sizes=(8,)), Store(tmp_path, Result)
+    report = Report(plan, store)
+    # Two real runs; the others have the same solutions.
+    for who, like in (("bfgs", "gd"), (JOINT, "jpo")):
+        case, other = (plan.case("billiards", 8, name, 0) for name in (who, like))
+        file, another = (store.path(c).with_suffix(".h5") for c in (case, other))
+        assert not list(figures_of(report, "billiards"))
+        result = solve(case, file)
+        another.write_bytes(file.read_bytes())
+        for c in (case, other):
+            write_result(store.path(c), c, result)
+    found = kept(report, "billiards")
+    assert found is not None
+    solutions, source = found
+    assert source.loss_true is not None
+    (i,) = telling(solutions, source)
+    assert solutions["jpo"].loss[i] <= 1e-3 * solutions["jpo"].loss_initial[i] < solutions["bfgs"].loss[i]
+    assert [name for name, _ in figures_of(report, "billiards")] == ["example", "landscape", "curves", "gain"]
+    cells = training_table(report).splitlines()[-1].split(" | ")
+    assert cells[:3] == ["| billiards", "8", "256"]
+    assert all(float(cell.strip(" |")) <= 1 for cell in cells[3:])
+    assert float(cells[6]) > 0  # better after local solves
 
 
 def test_parts_of_the_data_are_examples_of_the_whole() -> None:

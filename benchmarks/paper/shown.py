@@ -1,4 +1,4 @@
-"""The solutions that were kept for pictures, as a comparison; the example that tells most; what training alone reached."""
+"""The solutions kept for pictures, as a comparison; the example that tells most; what training alone reached."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ from invsolve.methods.joint import JointMethod
 from invsolve.pipeline import compare_solutions
 from invsolve.registry import method_class
 
+TRAINING_COLUMNS = (
+    "model",
+    "n",
+    "evaluations",
+    "better than bfgs",
+    "worse",
+    "solved",
+    "after local solves: better",
+    "worse",
+    "solved",
+)
 X0 = "x0"  # what is known before anything is solved, as a contender in pictures
 
 
@@ -65,19 +76,6 @@ def telling(solutions: dict[str, invsolve.Solution], source: Source) -> list[int
     ).tolist()
     by_loss = sorted(which, key=lambda i: baseline.loss[i])
     return by_loss[len(by_loss) // 2 :][:1]
-
-
-TRAINING_COLUMNS = (
-    "model",
-    "n",
-    "evaluations",
-    "better than bfgs",
-    "worse",
-    "solved",
-    "after local solves: better",
-    "worse",
-    "solved",
-)
 
 
 def training_table(report: Report) -> str:
