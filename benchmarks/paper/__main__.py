@@ -66,7 +66,11 @@ def _parse() -> argparse.Namespace:
     add_running(parser)
     add("--results", type=Path, default=Path("build/paper/runs"), help="folder of the runs' files")
     add("--out", type=Path, default=Path("build/paper"), help="folder of paper.md and figures")
-    return parser.parse_args()
+    a = parser.parse_args()
+    for model in a.only:
+        if a.n and not set(a.n) & set(sizes := EXPERIMENTS[model].sizes):
+            parser.error(f"argument --n: {model} has n = {', '.join(map(str, sizes))}, and none of those given")
+    return a
 
 
 if __name__ == "__main__":
