@@ -20,7 +20,7 @@ FLOORS = [
     {"commands"},
     {"shell"},
     {"console", "inspection", "checks", "diagnosis"},
-    {"pipeline", "report"},
+    {"pipeline", "report", "rerun"},
     {"run"},
     {"range_solver", "workers", "reuse"},
     {"registry"},

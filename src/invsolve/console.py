@@ -87,6 +87,22 @@ def show_solution(summary: Mapping[str, Any]) -> None:
         console.print(f"network written to {escape(str(summary['network_written']))}", soft_wrap=True)
     if summary["out"]:
         console.print(f"written to {escape(str(summary['out']))}", soft_wrap=True)
+    if "rerun" in summary:
+        _show_rerun(console, summary["rerun"])
+
+
+def _show_rerun(console: Console, found: Mapping[str, Any]) -> None:
+    """Where a run that was made again differs from the first."""
+    path = escape(found["solution"])
+    if found["identical"]:
+        console.print(f"[green]the same to the bit[/] as {path}", soft_wrap=True)
+    else:
+        table = _table("differs from before", "examples", "largest, relative")
+        for name, column in found["columns"].items():
+            table.add_row(name, str(column["examples"]), "" if column["largest"] is None else number(column["largest"]))
+        console.print(table)
+    for name, (before, now) in found["made_by"].items():
+        console.print(escape(f"{name}: {before} then, {now} now"), soft_wrap=True)
 
 
 def _show_stages(console: Console, summary: Mapping[str, Any]) -> None:

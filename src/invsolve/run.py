@@ -394,6 +394,8 @@ class Run:
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": shlex.join(["invsolve", *sys.argv[1:]]) if sys.argv[:1] else "",
                 "input": self.dataset.source or "",
+                "input_paths": self.dataset.paths,
+                "time_limit": "none" if self.settings.time_limit is None else self.settings.time_limit,
             }
             | self._chosen()
             | self._networks()

@@ -40,20 +40,26 @@ from invsolve.commands.flags import (
     TimeLimit,
     assigned,
     open_dataset,
+    refuse_all_but,
     run_settings,
 )
-from invsolve.errors import OptionError
+from invsolve.errors import OptionError, OutputError
 from invsolve.shell import UNSATISFIED, resume_command, watched
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from invsolve.data.dataset import Dataset
+    from invsolve.rerun import Rerun
     from invsolve.run import Run
     from invsolve.settings import Settings
 
 
 def solve(
     ctx: typer.Context,
-    data: Data,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="DATA.h5", help="dataset file (HDF5)", show_default=False)
+    ] = None,
     model: Model = None,
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="see `invsolve methods`")] = "bfgs",
     refine: Refine = None,
@@ -83,11 +89,22 @@ def solve(
     ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    rerun: Annotated[
+        Path | None,
+        typer.Option("--rerun", metavar="SOLUTION.h5", help="run the same again, and say where it differs"),
+    ] = None,
     fail_above: FailAbove = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Solve every example of DATA.h5 and write the solutions with a loss report."""
+    if rerun is not None:
+        own = {"rerun", "data", "model", "out", "overwrite", "resume", "fail_above", "as_json", "quiet"}
+        refuse_all_but(ctx, own, "with --rerun, for the solution file tells it")
+        _rerun_and_tell(rerun, data, model, out, overwrite, resume, fail_above, as_json, quiet)
+        return
+    if data is None:
+        raise OptionError("the dataset is missing: invsolve solve DATA.h5")
     _no_table_of_one_method(ctx)
     settings = replace(
         run_settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior),
@@ -162,14 +179,57 @@ def _solve_and_tell(
     quiet: bool,
 ) -> None:
     """One run to its solution file, and its result as table or JSON."""
-    from invsolve import console
-    from invsolve.analysis.summary import summarize
     from invsolve.run import Run
 
+    def make() -> tuple[Run, None]:
+        return Run(dataset, model, model_options, settings), None
+
+    _run_and_tell(make, target, overwrite, resume, fail_above, as_json, quiet)
+
+
+def _rerun_and_tell(
+    path: Path,
+    data: Path | None,
+    model: str | None,
+    out: Path | None,
+    overwrite: bool,
+    resume: bool,
+    fail_above: float | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """A finished run again to a file of its own, and where the two differ."""
+    from invsolve.rerun import Rerun
+
+    target = out or path.with_name(f"{path.stem}.rerun.h5")
+    if target.resolve() == path.resolve():
+        raise OutputError(f"output {target} is the solution to compare with; choose another --out")
+
+    def make() -> tuple[Run, Rerun]:
+        again = Rerun(path, data, model)
+        return again.run, again
+
+    _run_and_tell(make, target, overwrite, resume, fail_above, as_json, quiet)
+
+
+def _run_and_tell(
+    make: Callable[[], tuple[Run, Rerun | None]],
+    target: Path,
+    overwrite: bool,
+    resume: bool,
+    fail_above: float | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from invsolve import console
+    from invsolve.analysis.summary import summarize
+
     with watched(quiet) as (control, signals):
-        run = Run(dataset, model, model_options, settings)
+        run, again = make()
         solution = run.solve(target, overwrite, resume, control)
         summary = summarize(solution, run.loss_true(), str(target))
+    if again is not None:
+        summary["rerun"] = again.differences(solution)
     if as_json:
         console.print_json(summary)
     else:
