@@ -22,7 +22,7 @@ FLOORS = [
     {"console", "inspection", "checks", "diagnosis"},
     {"pipeline", "report", "rerun"},
     {"run"},
-    {"range_solver", "workers", "reuse"},
+    {"range_solver", "workers", "reuse", "reached"},
     {"registry"},
     {"tuning"},
     {"methods", "compilation"},
@@ -32,7 +32,7 @@ FLOORS = [
     {"problem"},
     {"coordinates", "penalty", "shapes"},
     {"models", "data"},
-    {"options", "config", "settings", "ranges", "tracing"},
+    {"options", "config", "settings", "ranges", "tracing", "events"},
     {"errors", "__init__"},
     {"_version"},
 ]

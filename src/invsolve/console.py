@@ -23,6 +23,7 @@ from invsolve.errors import PipeClosed
 
 if TYPE_CHECKING:
     from invsolve.engine import Progress
+    from invsolve.events import Event
 
 MOST_PARAMETERS = 32  # that a table shows one by one
 
@@ -40,6 +41,20 @@ class _Output(Console):
 def say(message: str) -> None:
     """One line on standard error."""
     print(f"invsolve: {message}", file=sys.stderr)
+
+
+def say_event(event: Event) -> None:
+    """An event of a run, in one line on standard error."""
+    told = (
+        f"{key.replace('_', ' ')} {_in_words(value)}" for key, value in event.told.items() if value not in (None, {})
+    )
+    say(" ".join(f"{event.kind}: {', '.join(told)}".split()))
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_in_words(v)}" for key, v in value.items())
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def print_text(text: str) -> None:
