@@ -11,14 +11,19 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import invsolve
-from invsolve.report.figures import Landscape, alignment_figure, lines_figure, planes_figure
+from invsolve.report.alignment import alignment_figure
+from invsolve.report.landscapes import BEST, ENDS, START, Landscape, Marks, lines_figure, planes_figure
 from invsolve.report.saving import check_figures, save_figure
 
 T = np.linspace(0, 1, 21)
 
 
 def line(title: str, loss: np.ndarray) -> Landscape:
-    return Landscape(title, ("t0 (s)",), (T,), loss, np.zeros(1), np.ones(1), np.array([[0.3]]))
+    return Landscape(title, ("t0 (s)",), (T,), loss, marks(np.zeros(1), np.ones(1), np.array([[0.3]])))
+
+
+def marks(start: np.ndarray, best: np.ndarray, ends: np.ndarray) -> tuple[Marks, ...]:
+    return Marks("x0", start[None], START), Marks("the solution", best[None], BEST), Marks("ends", ends, ENDS)
 
 
 def texts(figure: Figure) -> str:
@@ -37,16 +42,15 @@ def drawn(kind: str) -> Figure:
     if kind == "alignment":
         return alignment_figure([1, 2, 4], [0.1, 0.2, 0.5], [0.1, 0.1, 0.0], 0.1, subject="wave-packet",
             joint_label="joint", plain_label="plain")  # fmt: skip
-    words = {"subject": "three examples", "best_label": "the solution", "ends_label": "ends"}
     if kind == "lines":
         losses = [1 + T, 10.0 ** (-8 * T), np.where(T < 0.2, np.nan, T), np.zeros(21), np.full(21, np.inf)]
-        return lines_figure([line(f"example {i}", loss) for i, loss in enumerate(losses)], **words)
+        return lines_figure([line(f"example {i}", loss) for i, loss in enumerate(losses)])
     plane = (T[:, None] - 1) ** 2 + T[None] ** 2
     plane[:2] = np.nan
     where = np.array([0.2, 0.1])
-    landscapes = [Landscape(f"example {i}", ("vx (1/s)", "vy"), (T, T), plane, where, where, where[None])
+    landscapes = [Landscape(f"example {i}", ("vx (1/s)", "vy"), (T, T), plane, marks(where, where, where[None]))
         for i in range(3)]  # fmt: skip
-    return planes_figure(landscapes, **words)
+    return planes_figure(landscapes, subject="three examples")
 
 
 @pytest.mark.parametrize(
