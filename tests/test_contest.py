@@ -153,6 +153,8 @@ def test_what_an_interruption_left_out_is_told(data: Dataset, axis: str) -> None
             "4/8 jpo ≤10",
             "5/8 bfgs ≤30",
         }
+    assert not any(stage.endswith(": jpo") for stage in stages)  # it is the run's name
+    assert any(stage.endswith(": bfgs") for stage in stages)  # jpo's refinement
     assert found.to_json()["not_run"] == list(found.study.not_run)
 
 

@@ -173,7 +173,7 @@ class Control:
 
     def begin_run(self, name: str) -> None:
         """From now on, what is reported is of this one of several runs."""
-        self._run, self._total = f"{name}: ", None
+        self._run, self._total = name, None
 
     def begin_range(self, before: int, total: int) -> None:
         """From now on, what is reported is of a range of rows with `before` finished examples before it."""
@@ -187,7 +187,8 @@ class Control:
         if self._total is not None:
             told.fraction = (self._before + told.fraction * told.total) / self._total
             told.done, told.total = int(self._before) + told.done, self._total
-        told.stage = self._run + told.stage
+        if self._run:
+            told.stage = self._run if told.stage in self._run.split() else f"{self._run}: {told.stage}"
         self._display(told)
         self._told = self._clock()
 
