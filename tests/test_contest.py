@@ -17,6 +17,7 @@ import invsolve
 from invsolve import console
 from invsolve.analysis.comparison import Comparison
 from invsolve.cli import app
+from invsolve.commands import comparing
 from invsolve.contest import ends_first
 from invsolve.data.dataset import Dataset
 from invsolve.engine import Control, Progress
@@ -169,6 +170,19 @@ def test_what_an_interruption_left_out_is_told(data: Dataset, axis: str) -> None
     assert not any(stage.endswith(": jpo") for stage in stages)  # it is the run's name
     assert any(stage.endswith(": bfgs") for stage in stages)  # jpo's refinement
     assert found.to_json()["not_run"] == list(found.study.not_run)
+
+
+def test_an_early_interruption_leaves_the_comparison_alone(data: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    control = Control()
+    control.interrupted = True
+    found = invsolve.compare(data, methods=["bfgs", "jpo"], examples=[2, "all"], options=JPO, control=control)
+    assert found.to_json()["by_examples"] == []
+    console.show_comparison(found.to_json())
+    assert "not run, for the end came before: 2, 12" in capsys.readouterr().out
+    comparing._tell_comparison(found, comparing.STDOUT, overwrite=False, as_json=False)
+    printed, told = capsys.readouterr()
+    assert printed.count("\n12,") == 2 * 12
+    assert told == "invsolve: not run, for the end came before: 2, 12\n"
 
 
 def test_rows_tell_where_they_belong(data: Dataset) -> None:

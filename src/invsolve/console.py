@@ -173,10 +173,14 @@ def _show_study(console: Console, comparison: Mapping[str, Any]) -> None:
                     table.add_row(f"  {escape(name)}", *(cell(point["methods"][name]) for point in part))
         console.print(table)
     if comparison["not_run"]:
-        left = ", ".join(map(str, comparison["not_run"]))
-        console.print(f"not run, for the end came before: {left}", style="yellow")
+        console.print(missing_points(comparison["not_run"]), style="yellow")
     if by_examples:
         console.print("the first n of the file, which is fair where their order means nothing", style="dim")
+
+
+def missing_points(not_run: Sequence[int]) -> str:
+    """A line about points of a study that there was no time for."""
+    return f"not run, for the end came before: {', '.join(map(str, not_run))}"
 
 
 def _share_better(m: Mapping[str, Any]) -> float:

@@ -154,6 +154,8 @@ def _tell_comparison(comparison: Comparison, csv: Path | None, overwrite: bool, 
 
     if csv == STDOUT:
         console.print_rows(comparison.rows())
+        if comparison.study is not None and comparison.study.not_run:
+            console.say(console.missing_points(comparison.study.not_run))
         return
     if csv is not None:
         write_rows(csv, comparison.rows(), overwrite)
