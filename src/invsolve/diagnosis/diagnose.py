@@ -13,11 +13,11 @@ from torch import Tensor
 
 from invsolve.analysis.alignment import cosines, group_sizes, joint_alignment
 from invsolve.analysis.landscape import along, has_barrier, is_flat, losses
+from invsolve.analysis.slices import COARSE, COARSE_LINE, FINE, GRID, LINES, PLANES, Seen, Slice, lines, planes
 from invsolve.data.dataset import Dataset
 from invsolve.data.store import read_dataset
-from invsolve.diagnosis.result import Alignment, Diagnosis, Flatness, Minima, Slice
+from invsolve.diagnosis.result import Alignment, Diagnosis, Flatness, Minima
 from invsolve.diagnosis.sample import Sample, draw_sample
-from invsolve.diagnosis.slices import COARSE, COARSE_LINE, FINE, GRID, LINES, PLANES, Seen, lines, planes
 from invsolve.diagnosis.starts import STARTS, Starts, local_method, run_starts
 from invsolve.diagnosis.tangent import joint_update
 from invsolve.diagnosis.verdict import judge

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from invsolve.diagnosis.result import Diagnosis, Slice
+from invsolve.analysis.slices import Slice
+from invsolve.diagnosis.result import Diagnosis
 from invsolve.report.saving import check_figures, save_figure
 
 NAMES = ("alignment", "lines", "planes")

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from invsolve.analysis.slices import Slice
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -46,19 +48,6 @@ class Minima:
     solved_x0: float | None  # from x0, where x_true is known (contract's rule)
     solved_best: float | None  # by the best of the starts
     barrier: float | None  # the loss rises on the straight way from x0 to the best known solution
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The loss of one example along a line or over a plane; `axes` name what the coordinates are."""
-
-    example: str
-    axes: tuple[str, ...]  # one or two, with units
-    coordinates: tuple[np.ndarray, ...]  # (m,) each, in the user's units; or parts of the way from x0 to the solution
-    loss: np.ndarray  # (m,) or (m, m), the first axis first; NaN outside of the bounds
-    start: np.ndarray  # (len(axes),) where x0 is
-    best: np.ndarray  # (len(axes),) the best known solution
-    ends: np.ndarray  # (s, len(axes)) where starts ended, where they lie in the slice
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from invsolve.analysis.landscape import along, losses, orthogonal
-from invsolve.diagnosis.result import Slice
 from invsolve.problem import Problem
 from invsolve.sampling import Sampler
 
@@ -21,6 +20,19 @@ _TAIL = 0.005  # quantile of what is known of x, at which a range ends
 _BEYOND = 0.5  # of the way from x0 to the solution, before the one and behind the other
 
 WAY = ("way from x0 (0) to the best known solution (1)", "at right angles, in lengths of the way")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The loss of one example along a line or over a plane; `axes` name what the coordinates are."""
+
+    example: str
+    axes: tuple[str, ...]  # one or two, with units
+    coordinates: tuple[np.ndarray, ...]  # (m,) each, in the user's units; or parts of the way from x0 to the solution
+    loss: np.ndarray  # (m,) or (m, m), the first axis first; NaN outside of the bounds
+    start: np.ndarray  # (len(axes),) where x0 is
+    best: np.ndarray  # (len(axes),) the best known solution
+    ends: np.ndarray  # (s, len(axes)) where starts ended, where they lie in the slice
 
 
 @dataclass(frozen=True)
