@@ -23,6 +23,7 @@ from invsolve.errors import PipeClosed
 
 if TYPE_CHECKING:
     from invsolve.engine import Progress
+    from invsolve.events import Event
 
 MOST_PARAMETERS = 32  # that a table shows one by one
 
@@ -40,6 +41,20 @@ class _Output(Console):
 def say(message: str) -> None:
     """One line on standard error."""
     print(f"invsolve: {message}", file=sys.stderr)
+
+
+def say_event(event: Event) -> None:
+    """An event of a run, in one line on standard error."""
+    told = (
+        f"{key.replace('_', ' ')} {_in_words(value)}" for key, value in event.told.items() if value not in (None, {})
+    )
+    say(" ".join(f"{event.kind}: {', '.join(told)}".split()))
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_in_words(v)}" for key, v in value.items())
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def print_text(text: str) -> None:
@@ -87,6 +102,22 @@ def show_solution(summary: Mapping[str, Any]) -> None:
         console.print(f"network written to {escape(str(summary['network_written']))}", soft_wrap=True)
     if summary["out"]:
         console.print(f"written to {escape(str(summary['out']))}", soft_wrap=True)
+    if "rerun" in summary:
+        _show_rerun(console, summary["rerun"])
+
+
+def _show_rerun(console: Console, found: Mapping[str, Any]) -> None:
+    """Where a run that was made again differs from the first."""
+    path = escape(found["solution"])
+    if found["identical"]:
+        console.print(f"[green]the same to the bit[/] as {path}", soft_wrap=True)
+    else:
+        table = _table("differs from before", "examples", "largest, relative")
+        for name, column in found["columns"].items():
+            table.add_row(name, str(column["examples"]), "" if column["largest"] is None else number(column["largest"]))
+        console.print(table)
+    for name, (before, now) in found["made_by"].items():
+        console.print(escape(f"{name}: {before} then, {now} now"), soft_wrap=True)
 
 
 def _show_stages(console: Console, summary: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from invsolve.data.solution import Status
+from invsolve.events import Event, Listener
 from invsolve.problem import Batch, Problem
 from invsolve.tracing import is_traced
 
@@ -132,6 +133,9 @@ class CompilableStepper(RowStepper[S], Protocol[S]):
         ...
 
 
+BETWEEN_EVENTS = 30.0  # seconds from one event of progress to the next
+
+
 @dataclass
 class Progress:
     """What a progress display is told."""
@@ -145,15 +149,20 @@ class Progress:
 
 
 class Control:
-    """How a run is watched and ended from outside: deadline, interruption, progress.
+    """How a run is watched and ended from outside: deadline, interruption, progress, events.
 
-    `interrupted` is set by a signal handler; rows in flight then end with their best so far.
+    `interrupted` is set by a signal handler; rows in flight then end with their best so far. Every event is told to all
+    `listeners`, how far the run is about every half minute.
     """
 
     def __init__(
-        self, display: Callable[[Progress], None] | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        display: Callable[[Progress], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        listeners: Sequence[Listener] = (),
     ) -> None:
-        self._display, self._clock = display, clock
+        self._display, self._clock, self.listeners = display, clock, tuple(listeners)
+        self._heard = clock()
         self._deadline = self._before = 0.0
         self._limited = False
         self._told = -math.inf
@@ -180,8 +189,11 @@ class Control:
         self._before, self._total = before, total
 
     def report(self, progress: Callable[[], Progress]) -> None:
-        """Tell the display, if there is one, at most ten times a second."""
-        if self._display is None or self._clock() - self._told < 0.1:
+        """Tell the display, if there is one, at most ten times a second, and the listeners twice a minute."""
+        now = self._clock()
+        shown = self._display is not None and now - self._told >= 0.1
+        heard = bool(self.listeners) and now - self._heard >= BETWEEN_EVENTS
+        if not shown and not heard:
             return
         told = progress()
         if self._total is not None:
@@ -189,8 +201,18 @@ class Control:
             told.done, told.total = int(self._before) + told.done, self._total
         if self._run:
             told.stage = self._run if told.stage in self._run.split() else f"{self._run}: {told.stage}"
-        self._display(told)
-        self._told = self._clock()
+        if heard:
+            self._heard = now
+            self.tell("progress", stage=told.stage, examples=told.total, done=told.done,
+                fraction=round(told.fraction, 4), evaluations=told.evaluations)  # fmt: skip
+        if shown and self._display is not None:
+            self._display(told)
+            self._told = self._clock()
+
+    def tell(self, kind: str, **told: Any) -> None:
+        """Let all listeners know of an event; `told` are JSON values."""
+        for listener in self.listeners:
+            listener(Event(kind, told))
 
     def seen_as(self, change: Callable[[Progress], Progress]) -> Control:
         """This control for a part of a solve, what it reports of which is changed before it is shown."""
@@ -210,6 +232,9 @@ class _Part(Control):
 
     def report(self, progress: Callable[[], Progress]) -> None:
         self._whole.report(lambda: self._change(progress()))
+
+    def tell(self, kind: str, **told: Any) -> None:
+        self._whole.tell(kind, **told)
 
 
 @dataclass

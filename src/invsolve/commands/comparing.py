@@ -21,6 +21,7 @@ from invsolve.commands.flags import (
     Device,
     DType,
     Identifiers,
+    Log,
     MaxEvaluations,
     Model,
     ModelAssign,
@@ -34,6 +35,7 @@ from invsolve.commands.flags import (
     Targets,
     Threads,
     TimeLimit,
+    Verbose,
     assigned,
     open_dataset,
     refuse,
@@ -92,7 +94,9 @@ def compare(
     sigma: Sigma = "sigma",
     csv: Csv = None,
     overwrite: Overwrite = False,
+    log: Log = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Run several methods on the same dataset from the same starts, or hold finished solutions against each other."""
@@ -111,7 +115,7 @@ def compare(
             refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior
         )
         options = _assigned_by_method(ctx, names, option)
-        with watched(quiet) as (control, signals):
+        with watched(quiet, log, verbose) as (control, signals):
             comparison = pipeline.compare(
                 open_dataset(data[0], targets, identifiers, x0, sigma),
                 model,
