@@ -134,10 +134,6 @@ def compare(
         raise typer.Exit(128 + signals[0])
 
 
-def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _check_csv(ctx: typer.Context, csv: Path | None, data: list[Path], overwrite: bool, as_json: bool) -> None:
     """See before any work that the rows can go where they are asked for."""
     from invsolve.data.files import check_writable
@@ -187,3 +183,7 @@ def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str]
             raise OptionError(f"-O {key}={value}: compare takes METHOD.KEY=VALUE, METHOD one of {', '.join(methods)}")
         options[name][option] = value
     return options
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
