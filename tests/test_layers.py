@@ -21,6 +21,7 @@ FLOORS = [
     {"shell"},
     {"console", "inspection", "checks", "diagnosis"},
     {"pipeline", "report", "rerun"},
+    {"contest"},
     {"run"},
     {"range_solver", "workers", "reuse", "reached"},
     {"registry"},

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -178,6 +178,45 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     console.print(_costs(comparison))
     for line in _legend(comparison):
         console.print(line, style="dim")
+    if "not_run" in comparison:
+        _show_study(console, comparison)
+
+
+def _show_study(console: Console, comparison: Mapping[str, Any]) -> None:
+    """What becomes of the shares and costs of each method, a column a point; so many side by side as there is room."""
+    by_examples = "by_examples" in comparison
+    points = comparison["by_examples" if by_examples else "by_budget"]
+    at, heading = ("n", "first examples, n =") if by_examples else ("max_evaluations", "evaluations at most")
+    names, baseline = list(comparison["methods"]), comparison["baseline"]
+    blocks: list[tuple[str, list[str], Callable[[Mapping[str, Any]], str]]] = [
+        (f"better than {baseline}", [n for n in names if n != baseline], lambda m: f"{_share_better(m):.1%}"),
+        ("solved", names, lambda m: f"{m['solved']:.1%}"),
+        ("evaluations", names, lambda m: f"{m['evaluations']['mean']:.0f}"),
+    ]
+    first = 1 + max(len(heading), *(2 + len(name) for name in names), *(len(title) for title, *_ in blocks))
+    across = max(1, (console.width - first) // 7)
+    for part in (points[i : i + across] for i in range(0, len(points), across)):
+        table = _table(heading, *(str(point[at]) for point in part))
+        for title, who, cell in blocks:
+            if title != "solved" or "solved" in part[0]["methods"][baseline]:
+                table.add_row(Text(title, style="dim"))
+                for name in who:
+                    table.add_row(f"  {escape(name)}", *(cell(point["methods"][name]) for point in part))
+        console.print(table)
+    if comparison["not_run"]:
+        console.print(missing_points(comparison["not_run"]), style="yellow")
+    if by_examples:
+        console.print("the first n of the file, which is fair where their order means nothing", style="dim")
+
+
+def missing_points(not_run: Sequence[int]) -> str:
+    """A line about points of a study that there was no time for."""
+    return f"not run, for the end came before: {', '.join(map(str, not_run))}"
+
+
+def _share_better(m: Mapping[str, Any]) -> float:
+    better: float = m["better"] / (m["better"] + m["tied"] + m["worse"])
+    return better
 
 
 def _costs(comparison: Mapping[str, Any]) -> Table:

@@ -168,6 +168,7 @@ class Control:
         self._limited = False
         self._told = -math.inf
         self._total: int | None = None
+        self._run = ""
         self.interrupted = False
 
     def start(self, time_limit: float | None) -> None:
@@ -179,6 +180,10 @@ class Control:
     def stopped(self) -> bool:
         """Whether to end at the next opportunity."""
         return self.interrupted or (self._limited and self._clock() >= self._deadline)
+
+    def begin_run(self, name: str) -> None:
+        """From now on, what is reported is of this one of several runs."""
+        self._run, self._total = name, None
 
     def begin_range(self, before: int, total: int) -> None:
         """From now on, what is reported is of a range of rows with `before` finished examples before it."""
@@ -195,6 +200,8 @@ class Control:
         if self._total is not None:
             told.fraction = (self._before + told.fraction * told.total) / self._total
             told.done, told.total = int(self._before) + told.done, self._total
+        if self._run:
+            told.stage = self._run if told.stage in self._run.split() else f"{self._run}: {told.stage}"
         if heard:
             self._heard = now
             self.tell("progress", stage=told.stage, examples=told.total, done=told.done,

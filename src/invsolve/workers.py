@@ -123,7 +123,7 @@ class _WorkerControl(Control):
     def __init__(self, whole: Control, stop: mmap.mmap, tell: Callable[[_Told | Event], None]) -> None:
         vars(self).update(vars(whole))
         self._parent, self._stop = os.getppid(), stop
-        self._total = None
+        self._total, self._run = None, ""  # these words are the parent's
         if self._display is not None or self.listeners:
             self._display = lambda p: tell(_told(p))
         # Of how far all are, the parent tells.

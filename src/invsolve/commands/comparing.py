@@ -69,6 +69,14 @@ def compare(
     dtype: DType = "float64",
     seed: Seed = 0,
     seeds: Seeds = 1,
+    examples: Annotated[
+        str | None,
+        typer.Option("--examples", metavar="N,N,...|all", help="again over the first N examples, N ascending"),
+    ] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option("--budgets", metavar="N,N,...", help="again within N evaluations of each example, N ascending"),
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option("-O", metavar="METHOD.KEY=VALUE", help="option of one method, repeatable")
     ] = None,
@@ -102,7 +110,7 @@ def compare(
         )
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
-        names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
+        names = _listed(methods or "bfgs,gd,jpo") or []
         settings = run_settings(
             refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior
         )
@@ -114,6 +122,8 @@ def compare(
                 names,
                 baseline=baseline,
                 seeds=seeds,
+                examples=_listed(examples),
+                budgets=_listed(budgets),
                 settings=settings,
                 options=options,
                 model_options=assigned(ctx, "model_options", model_option, "-M"),
@@ -144,6 +154,8 @@ def _tell_comparison(comparison: Comparison, csv: Path | None, overwrite: bool, 
 
     if csv == STDOUT:
         console.print_rows(comparison.rows())
+        if comparison.study is not None and comparison.study.not_run:
+            console.say(console.missing_points(comparison.study.not_run))
         return
     if csv is not None:
         write_rows(csv, comparison.rows(), overwrite)
@@ -171,3 +183,7 @@ def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str]
             raise OptionError(f"-O {key}={value}: compare takes METHOD.KEY=VALUE, METHOD one of {', '.join(methods)}")
         options[name][option] = value
     return options
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
