@@ -18,7 +18,7 @@ from invsolve.report.style import (
     PALE,
     WIDTH,
     drawing,
-    legend_above,
+    explain,
     log_axis,
     log_range,
     look,
@@ -57,7 +57,7 @@ def growth_figure(at: Sequence[int], panels: Sequence[Growth], methods: Sequence
             Line2D([], [], **look(i).stroke, marker=look(i).marker, markersize=4.5, linewidth=1.8, label=plain(name))
             for i, name in enumerate(methods)
         ]
-        legend_above(figure, handles)
+        explain(figure, handles)
     return figure
 
 
