@@ -19,8 +19,8 @@ from invsolve.analysis.comparison import Comparison
 from invsolve.cli import app
 from invsolve.commands import comparing
 from invsolve.contest import ends_first
+from invsolve.control import Control, Progress
 from invsolve.data.dataset import Dataset
-from invsolve.engine import Control, Progress
 from invsolve.run import Run
 from tests.conftest import Command
 

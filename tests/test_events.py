@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import invsolve
-from invsolve import engine, ranges, run
-from invsolve.engine import Control
+from invsolve import control, ranges, run
+from invsolve.control import Control
 from invsolve.errors import OutputError
 from invsolve.events import Event, EventLog
 from invsolve.models.base import FunctionModel
@@ -38,7 +38,7 @@ def kinds(heard: list[Event]) -> list[str]:
 def test_a_run_is_told_from_begin_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "RANGE", 8)
     monkeypatch.setattr(ranges, "PATIENCE", 0)
-    heard = events_of(20)
+    heard = events_of(20, threads=1)
     assert kinds(heard) == ["begin", "range", "range", "range", "end"]
     begin, *solved, end = (event.told for event in heard)
     assert (begin["examples"], begin["method"], begin["process"]) == (20, "bfgs", os.getpid())
@@ -52,7 +52,7 @@ def test_workers_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "RANGE", 5)
     monkeypatch.setattr(ranges, "PATIENCE", 0)
     monkeypatch.setattr(run, "WORTH_FORKING", 0)
-    monkeypatch.setattr(engine, "BETWEEN_EVENTS", 0.0)
+    monkeypatch.setattr(control, "BETWEEN_EVENTS", 0.0)
     heard = events_of(40, threads=2)
     done = [event.told for event in heard if event.kind == "range"]
     assert sorted(i for r in done for i in range(r["start"], r["stop"])) == list(range(40))
@@ -130,14 +130,14 @@ def test_the_shell_logs_shows_and_tells_of_failures(command: Command, wave_packe
 def test_progress_is_told_twice_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[Event] = []
     now = [0.0]
-    control = Control(clock=lambda: now[0], listeners=[heard.append])
-    control.begin_range(50, 100)
+    watching = Control(clock=lambda: now[0], listeners=[heard.append])
+    watching.begin_range(50, 100)
 
-    def progress() -> engine.Progress:
-        return engine.Progress("bfgs", 10, 5, 0.5, 77, torch.ones(3))
+    def progress() -> control.Progress:
+        return control.Progress("bfgs", 10, 5, 0.5, 77, torch.ones(3))
 
     for second in range(100):
         now[0] = float(second)
-        control.report(progress)
+        watching.report(progress)
     assert [event.told["evaluations"] for event in heard] == [77] * 3
     assert heard[0].told == {"stage": "bfgs", "examples": 100, "done": 55, "fraction": 0.55, "evaluations": 77}

@@ -12,9 +12,10 @@ from torch import Tensor
 
 import invsolve
 from invsolve import range_solver
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import HISTORY_EVALUATIONS, HISTORY_EXAMPLES, Status
-from invsolve.engine import Control, run_rows
+from invsolve.engine import run_rows
 from invsolve.histories import History
 from invsolve.problem import Problem
 from invsolve.registry import registered

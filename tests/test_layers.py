@@ -33,7 +33,8 @@ FLOORS = [
     {"problem"},
     {"coordinates", "penalty", "shapes", "histories", "rows_apart"},
     {"models", "data"},
-    {"options", "config", "settings", "ranges", "tracing", "events"},
+    {"options", "config", "settings", "ranges", "tracing", "control"},
+    {"events"},
     {"errors", "__init__"},
     {"_version"},
 ]

@@ -18,10 +18,10 @@ from torch import Tensor
 
 import invsolve
 from invsolve import ranges
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.run_folder import RunFolder
 from invsolve.data.solution import COLUMNS, Status
-from invsolve.engine import Control
 from invsolve.models.base import FunctionModel
 
 COMPARED = [*(c for c in COLUMNS if c != "example"), "history"]

@@ -18,9 +18,9 @@ from torch import Tensor
 
 import invsolve
 from invsolve import range_solver, ranges, run
+from invsolve.control import Control, Progress
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
-from invsolve.engine import Control, Progress
 from invsolve.errors import WorkerError
 from invsolve.models.base import FunctionModel
 

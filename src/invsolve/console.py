@@ -22,7 +22,7 @@ from invsolve.data.solution import FoundBy, Identifiability, Status
 from invsolve.errors import PipeClosed
 
 if TYPE_CHECKING:
-    from invsolve.engine import Progress
+    from invsolve.control import Progress
     from invsolve.events import Event
 
 MOST_PARAMETERS = 32  # that a table shows one by one

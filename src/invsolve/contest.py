@@ -10,9 +10,9 @@ from typing import Any
 
 from invsolve.analysis.comparison import Comparison, Contender, Source, compared
 from invsolve.analysis.study import Axis, Study
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
-from invsolve.engine import Control
 from invsolve.errors import OptionError
 from invsolve.run import Run
 from invsolve.settings import LEAST_EVALUATIONS, MANY, Settings

@@ -15,10 +15,10 @@ import torch
 
 from invsolve.analysis.comparison import Comparison, Contender, Source, by_seed, common_seeds, compared
 from invsolve.contest import Contest, read_points
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Solution
 from invsolve.data.store import read_dataset, read_solution
-from invsolve.engine import Control
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
 from invsolve.methods.joint import JointMethod
 from invsolve.models.base import ForwardModel, Identifiers

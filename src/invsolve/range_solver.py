@@ -13,10 +13,11 @@ import torch
 
 from invsolve.analysis.evaluate import Score, evaluate
 from invsolve.analysis.uncertainty import Uncertainty, reduced_chi2, uncertainty
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.data.run_folder import Columns
 from invsolve.data.solution import CODES, HISTORY_EXAMPLES, Status
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.histories import History
 from invsolve.jacobian import jacobian_cost

@@ -23,12 +23,12 @@ from invsolve import reuse
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
 from invsolve.analysis.uncertainty import MOST_UNKNOWNS
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, range_name, refuse_other_run
 from invsolve.data.solution import Solution, Status
 from invsolve.data.store import read_dataset, read_solution
-from invsolve.engine import Control
 from invsolve.errors import ModelError, OptionError, OutputError
 from invsolve.methods.base import Method, RowMethod
 from invsolve.methods.joint import JointMethod

@@ -17,7 +17,7 @@ from invsolve.errors import InvsolveError, PipeClosed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from invsolve.engine import Control
+    from invsolve.control import Control
     from invsolve.events import Listener
 
 DONE, REFUSED, UNSATISFIED = 0, 2, 3
@@ -97,7 +97,7 @@ def watched(quiet: bool, log: Path | None = None, verbose: bool = False) -> Iter
     import signal
 
     from invsolve import console
-    from invsolve.engine import Control
+    from invsolve.control import Control
     from invsolve.events import EventLog
 
     signals: list[int] = []

@@ -28,7 +28,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from invsolve.engine import Control, Progress
+from invsolve.control import Control, Progress
 from invsolve.errors import InvsolveError, WorkerError
 from invsolve.events import Event
 from invsolve.ranges import Range, Ranges

@@ -14,8 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
 from invsolve.methods.joint import JointMethod, JointOptions, beginning_at

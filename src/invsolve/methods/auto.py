@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
 from invsolve.methods.bfgs import Bfgs

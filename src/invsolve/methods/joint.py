@@ -11,8 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget, Method
 from invsolve.methods.search import Starts, search_in_parts

@@ -15,9 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.coordinates import projected
 from invsolve.data.solution import FoundBy
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
 from invsolve.methods.joint import beginning_at

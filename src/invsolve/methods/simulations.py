@@ -15,8 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from invsolve.control import Control, Progress
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, Progress, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.solver_network import NetworkOptions, SolverNetwork
 from invsolve.networks.features import Features
