@@ -316,13 +316,18 @@ def show_file(description: Mapping[str, Any]) -> None:
     attributes.add_column(style="dim", no_wrap=True)
     attributes.add_column(overflow="fold")
     for key, value in description["attributes"].items():
-        attributes.add_row(escape(key), escape(str(value)))
+        attributes.add_row(escape(key), escape(_shortened(str(value))))
     console.print(attributes)
     if description.get("command"):
         verb = description.get("verb", "solve it by")
         console.print(f"{verb} [bold]{escape(description['command'])}[/]", soft_wrap=True)
     if "summary" in description:
         show_solution(description["summary"])
+
+
+def _shortened(text: str, most: int = 600) -> str:
+    """A text that is too long for a table without its middle; `--json` has all of it."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def show_check(report: Mapping[str, Any]) -> None:

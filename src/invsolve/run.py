@@ -401,14 +401,16 @@ class Run:
                 "input_paths": self.dataset.paths,
                 "time_limit": "none" if self.settings.time_limit is None else self.settings.time_limit,
             }
-            | self._chosen()
+            | self._trained()
             | self._networks()
         )
 
-    def _chosen(self) -> dict[str, Any]:
-        """What a joint method chose in its training."""
+    def _trained(self) -> dict[str, Any]:
+        """What a joint method chose in its training, and how that went."""
         method = self.solver.method
-        return {"chosen": method.chosen} if isinstance(method, JointMethod) and method.chosen else {}
+        if not isinstance(method, JointMethod):
+            return {}
+        return {k: v for k, v in (("chosen", method.chosen), ("training_curve", method.training_curve)) if v}
 
     def _networks(self) -> dict[str, str]:
         """The files of the networks that were used and written."""

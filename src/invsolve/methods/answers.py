@@ -63,7 +63,7 @@ class AnswerMethod(JointMethod, Generic[LearnerKind]):
             plan = self.options.plan(everyone, self.affordable(examples, budget), asked=self.asked, **self.lessons)
             lessons = Lessons(plan, learner, examples, candidates, self.seed)
             lessons.run(control)
-            self.chosen["proposals"] = lessons.told()
+            self.tell("proposals", lessons.told(), lessons.curve)
             if lessons.errors:
                 answers = self.answers(learner, examples, candidates, control)
                 chosen = ask(answers, everyone, examples, candidates, control)

@@ -40,7 +40,7 @@ class Auto(NetworkMethod):
                 simulation = Simulation(plan, network, examples, candidates, self.seed)
                 if self.saved is None or not simulation.knows_already(control):
                     simulation.run(control)
-                self.chosen["proposals"] = simulation.told()
+                self.tell("proposals", simulation.told(), simulation.curve)
                 answers, proposed = network.all_solutions(examples, z0), simulation.proposed
         return replace(
             results,
