@@ -26,6 +26,7 @@ from invsolve.methods.joint import beginning_at
 from invsolve.methods.simulations import Candidates, ProposalOptions, Simulation
 from invsolve.methods.solver_network import NetworkMethod, SolverNetwork, training
 from invsolve.networks.features import Features
+from invsolve.sampling import stream
 
 
 class Jpo(NetworkMethod):
@@ -154,7 +155,7 @@ class Training:
             fused=True,
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.order = torch.Generator().manual_seed(seed)
+        self.order = stream(seed, "order")
         self.z0 = examples.coordinates.to_solver(examples.x0)
         self.candidates, self.first_loss = candidates, first_loss
         self.iterations = torch.zeros(examples.n, dtype=torch.int64, device=examples.device)
