@@ -15,6 +15,7 @@ import invsolve
 from invsolve.compilation import CompiledKernels
 from invsolve.data.dataset import Dataset
 from invsolve.engine import Control, Kernels, run_rows
+from invsolve.histories import History
 from invsolve.methods.bfgs import Bfgs
 from invsolve.methods.lm import Lm
 from invsolve.problem import Problem
@@ -46,11 +47,15 @@ def test_solutions_and_counts_are_the_same(model: str, method: Any) -> None:
     """More rows than places, so that they are refilled; and at the end places without rows."""
     data = invsolve.generate(model, 21, seed=3)
     plain, compiled = problem_of(model, data), problem_of(model, data)
+    plain.history, compiled.history = History.empty(plain.n, plain.device), History.empty(plain.n, plain.device)
     expected, found = solved(method, plain, None, 8), solved(method, compiled, CompiledKernels(8), 8)
     torch.testing.assert_close(found.best, expected.best, rtol=1e-9, atol=1e-14)
     torch.testing.assert_close(found.z, expected.z, rtol=1e-6, atol=1e-7)
     assert (found.status == expected.status).all()
     assert (compiled.gradients - plain.gradients).abs().max() <= (0 if method.name == "bfgs" else 5)
+    alike = (compiled.evaluations == plain.evaluations).numpy()
+    assert alike.any()
+    np.testing.assert_allclose(compiled.history.column()[alike], plain.history.column()[alike], rtol=1e-4, atol=1e-9)
 
 
 def test_gaps_sigma_and_bounds_are_a_part_of_it() -> None:
@@ -127,3 +132,4 @@ def test_machine_code_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     data = invsolve.generate("sine", 12, seed=1)
     eager, compiled = (invsolve.solve(data, method="lm", compile=c) for c in ("off", "on"))
     np.testing.assert_allclose(compiled.loss, eager.loss, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(compiled.history, eager.history, rtol=1e-5, atol=1e-12)

@@ -30,7 +30,7 @@ FLOORS = [
     {"analysis", "least_squares"},
     {"jacobian", "sampling"},
     {"problem"},
-    {"coordinates", "penalty", "shapes"},
+    {"coordinates", "penalty", "shapes", "histories", "rows_apart"},
     {"models", "data"},
     {"options", "config", "settings", "ranges", "tracing"},
     {"errors", "__init__"},

@@ -24,7 +24,7 @@ from invsolve.data.solution import COLUMNS, Status
 from invsolve.engine import Control
 from invsolve.models.base import FunctionModel
 
-COMPARED = [c for c in COLUMNS if c != "example"]
+COMPARED = [*(c for c in COLUMNS if c != "example"), "history"]
 
 
 @pytest.fixture
@@ -61,6 +61,7 @@ def test_ranges_make_no_difference(method: str, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(ranges, "RANGE", 1000)
     whole = invsolve.solve(data, method=method, options=options)
     np.testing.assert_allclose(pieces.loss, whole.loss, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(pieces.history, whole.history, rtol=1e-4, atol=1e-12)
     assert np.array_equal(pieces.example, np.arange(13))
     assert [p.name for p in tmp_path.iterdir()] == ["out.h5"]
 
@@ -92,6 +93,27 @@ def test_an_interrupted_run_keeps_what_it_has_and_resumes(method: str, after: in
     assert [p.name for p in tmp_path.iterdir()] == ["out.h5"]
     again = invsolve.solve(data, calm, method, options=options, out=out, resume=True)  # complete: nothing to do
     assert again.attributes["created"] == resumed.attributes["created"]
+
+
+@pytest.mark.usefixtures("small_ranges")
+@pytest.mark.parametrize("method", ["bfgs", "jpo"])
+def test_what_an_earlier_version_finished_has_no_history(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out, control = shots(), tmp_path / "out.h5", Control()
+    options: dict[str, Any] = {"jpo": {"steps": 2, "proposals": "none"}}.get(method, {})
+    with monkeypatch.context() as earlier:
+        earlier.setattr("invsolve.range_solver.HISTORY_EXAMPLES", 0)
+        stopping = interrupting("billiards", control, {"bfgs": 20, "jpo": 10}[method])
+        invsolve.solve(data, stopping, method, options=options, out=out, control=control)
+    found = invsolve.solve(
+        data, interrupting("billiards", Control(), -1), method, options=options, out=out, resume=True
+    )
+    assert found.history is not None
+    known = ~np.isnan(found.history).all(1)
+    assert known.any()
+    np.testing.assert_allclose(found.history[known, -1], found.loss[known], rtol=1e-6)
+    assert (method == "jpo") or not known[:5].any()
 
 
 @pytest.mark.usefixtures("small_ranges")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from invsolve.data.solution import Status
+from invsolve.histories import History
 from invsolve.problem import Batch, Problem
 from invsolve.tracing import is_traced
 
@@ -342,6 +343,7 @@ class Rounds(Generic[S]):
         self._vacate(torch.arange(len(fresh), device=z0.device) >= self.running)
         self._every = 1 if z0.device.type == "cpu" else ROUNDS_BETWEEN_LOOKS
         self._round = 0
+        self._trail: list[tuple[Tensor, Tensor, Tensor]] = []  # of the last rounds: rows, evaluations, best so far
 
     def _begun(self, rows: Tensor) -> Slots[S]:
         z, zeros = self.z0[rows], torch.zeros_like(rows)
@@ -364,8 +366,18 @@ class Rounds(Generic[S]):
         found = self.kernels.evaluate(self.stepper, self.problem, self.batch, self.slots)
         self.slots = self.kernels.advance(self.stepper, self.slots, found)
         self._round += 1
+        if self.problem.history is not None:
+            self._trail.append((self.slots.rows, self.slots.evaluations, self.slots.best))
+            if len(self._trail) == ROUNDS_NOTED_TOGETHER:
+                self._note(self.problem.history)
         if self._round % self._every == 0:
             self._look()
+
+    def _note(self, history: History) -> None:
+        """Tell the history of the rounds since the last time."""
+        if self._trail:
+            history.note(*(torch.cat(parts) for parts in zip(*self._trail, strict=True)))
+            self._trail.clear()
 
     def _look(self) -> None:
         ended = self.slots.outcome != RUNNING
@@ -390,8 +402,12 @@ class Rounds(Generic[S]):
     def _vacate(self, which: Tensor) -> None:
         """Mark the places of the mask `which` (b,) as without a row of their own."""
         slots = self.slots
-        outcome = slots.outcome.masked_fill(which, int(Status.NOT_RUN))
-        self.slots = replace(slots, rows=slots.rows.masked_fill(which, NOBODY), outcome=outcome)
+        self.slots = replace(
+            slots,
+            rows=slots.rows.masked_fill(which, NOBODY),
+            outcome=slots.outcome.masked_fill(which, int(Status.NOT_RUN)),
+            best=slots.best.masked_fill(which, torch.inf),  # to be noted of nobody
+        )
 
     def _store(self, which: Tensor) -> None:
         """Keep what was found for the rows in the places of the mask `which` (b,), and vacate them."""
@@ -405,6 +421,8 @@ class Rounds(Generic[S]):
 
     def finish(self) -> RowResults:
         """What was found; rows that have not ended are out of budget."""
+        if self.problem.history is not None:
+            self._note(self.problem.history)
         going = self.slots.outcome == RUNNING
         self.slots = replace(self.slots, outcome=self.slots.outcome.masked_fill(going, int(Status.BUDGET)))
         self._store(torch.ones_like(going))
@@ -429,6 +447,8 @@ class Rounds(Generic[S]):
 
 NOBODY = -1  # in the place of a row's number
 ROUNDS_BETWEEN_LOOKS = 8  # on a GPU, where to ask how many rows have ended waits for all that is under way
+
+ROUNDS_NOTED_TOGETHER = 16  # what a history is told costs by the call
 
 
 def run_rows(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invsolve.analysis.evaluate import evaluate
 from invsolve.data.dataset import Dataset, Rows
+from invsolve.histories import History
 from invsolve.problem import Problem
 from invsolve.ranges import Range, split
 
@@ -36,9 +37,17 @@ class Examples:
         dataset: the data.
         x_shape: shape of one solution.
         problem: makes a problem of rows of the data.
+        keep_history: whether `history` is kept of what is minimized.
     """
 
-    def __init__(self, dataset: Dataset, x_shape: tuple[int, ...], problem: Callable[[Rows], Problem]) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        x_shape: tuple[int, ...],
+        problem: Callable[[Rows], Problem],
+        *,
+        keep_history: bool = False,
+    ) -> None:
         self._dataset, self._x_shape, self._problem = dataset, x_shape, problem
         self.n, self.y_shape = len(dataset), dataset.y_shape
         self._most = max(1, WINDOW // dataset.row_bytes)
@@ -49,6 +58,7 @@ class Examples:
         self.x0 = first.problem.x0.new_empty(self.n, self.d)
         self.evaluations = torch.zeros(self.n, dtype=torch.int64, device=self.device)
         self.gradients = torch.zeros_like(self.evaluations)
+        self.history = History.empty(self.n, self.device) if keep_history else None
 
     @property
     def in_memory(self) -> bool:
@@ -68,7 +78,7 @@ class Examples:
         return loss, objective
 
     def windows(self, order: torch.Generator | None = None, *, multiple: int = 1) -> Generator[Window]:
-        """One pass over all examples, each in one window; what a window's problem counts is kept.
+        """One pass over all examples, each in one window; what a window's problem counts is kept, its history too.
 
         Blocks of `multiple` rows, or of a multiple of them, stay together; with `order` they are shuffled, unless all
         are in one window.
@@ -87,11 +97,14 @@ class Examples:
             problem, examples = window.problem, window.examples
             problem.evaluations.copy_(self.evaluations[examples])
             problem.gradients.copy_(self.gradients[examples])
+            problem.history = None if self.history is None else History(self.history.least[examples])
             error = problem.conduct.first_error
             try:
                 yield window
             finally:
                 self.evaluations[examples], self.gradients[examples] = problem.evaluations, problem.gradients
+                if self.history is not None and problem.history is not None:
+                    self.history.least[examples] = problem.history.least
                 if error is None and problem.conduct.first_error is not None:  # it was told by its row
                     i, text = problem.conduct.first_error
                     problem.conduct.first_error = int(examples[i]), text

@@ -15,9 +15,11 @@ from torch import Tensor
 from invsolve.coordinates import Coordinates
 from invsolve.data.dataset import Rows
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line
+from invsolve.histories import History
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Uniform
 from invsolve.penalty import Penalty
+from invsolve.rows_apart import rows_apart
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Problem:
 
     Solvers see z (b, d), see `Coordinates`, and with `prior` the sum of L_i and the prior's `Penalty`; `x0` (n, d) is
     the start in the user's flat x. `evaluations` and `gradients` (n,) int64 count the rows of F computed and
-    differentiated since the problem was made.
+    differentiated since the problem was made; `history`, where it is kept, what was minimized meanwhile.
 
     Raises:
         DataError: x0 is outside the model's bounds, or with `prior` outside of a uniform prior.
@@ -127,6 +129,7 @@ class Problem:
         self.x0 = self._exact_x0.to(device, dtype)
         self.evaluations = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros(n, dtype=torch.int64, device=device)
+        self.history: History | None = None
 
     def _weights(self, rows: Rows) -> Tensor | None:
         if rows.sigma is None:
@@ -198,6 +201,7 @@ class Problem:
             tensor = getattr(self, name)
             setattr(part, name, None if tensor is None else tensor[start:stop])
         part.identifiers = _apply(self.identifiers, lambda t: t[start:stop])
+        part.history = None if self.history is None else self.history.slice(start, stop)
         part.start, part.n = self.start + start, stop - start
         part._examples = None if self._examples is None else self._examples[start:stop]
         return part
@@ -212,7 +216,10 @@ class Problem:
         return torch.arange(self.start, self.start + self.n) if self._examples is None else self._examples
 
     def select(self, rows: Tensor) -> Problem:
-        """The rows (b,), which may be repeated, as a problem of their own, whose counts begin at zero."""
+        """The rows (b,), which may be repeated, as a problem of their own, whose counts begin at zero.
+
+        What was made of it is told to this one by `absorb`.
+        """
         part = object.__new__(Problem)
         part.__dict__.update(self.__dict__)
         for name in ("targets", "observed", "blank", "weight", "_exact_x0", "x0"):
@@ -221,7 +228,19 @@ class Problem:
         part.identifiers = _apply(self.identifiers, lambda t: t[rows])
         part.n, part._examples = len(rows), self.examples[rows.cpu()]
         part.evaluations, part.gradients = torch.zeros_like(rows), torch.zeros_like(rows)
+        part.history = None if self.history is None else History.empty(len(rows), self.device)
         return part
+
+    def absorb(self, rows: Tensor, part: Problem) -> None:
+        """Count what was computed of the rows (b,) that `part` was selected as; repeated ones one after another."""
+        if self.history is not None and part.history is not None:
+            self.history.absorb(rows, part.history, self.evaluations[rows], part.evaluations)
+        self.count(rows, evaluations=part.evaluations, gradients=part.gradients)
+
+    def note(self, rows: Tensor, objective: Tensor) -> None:
+        """These (b,) are known by now of the rows (b,), as points that may become their solutions."""
+        if self.history is not None:
+            self.history.note(rows, self.evaluations[rows], objective)
 
     def in_float64(self, rows: Rows) -> Problem:
         """The same rows at full precision, sharing this problem's counts; what the evaluator scores with."""
@@ -230,7 +249,8 @@ class Problem:
         prior = self.penalty is not None
         rows = replace(rows, x0=self._exact_x0.reshape(self.n, *self.x_shape).numpy())  # not to be guessed anew
         exact = Problem(self.model, rows, self.x_shape, self.device, torch.float64, self.conduct, prior=prior)
-        exact.evaluations, exact.gradients, exact._strict_dtype = self.evaluations, self.gradients, False
+        exact.evaluations, exact.gradients, exact.history = self.evaluations, self.gradients, self.history
+        exact._strict_dtype = False
         return exact
 
     def batch(self, rows: Tensor) -> Batch:
@@ -361,7 +381,13 @@ class Problem:
         with torch.enable_grad():
             probed = x.detach().requires_grad_()
             y = self.predict(batch, probed)
-        self._check_rows_apart(batch.rows, y, probed)
+        self.conduct.rows_apart, guilty = rows_apart(y, probed)
+        if guilty is not None:
+            j = self.example(int(batch.rows[guilty]))
+            raise ModelError(
+                f"model '{self.model.name}' mixes rows: x of example {j} changes y of others; row i of y must come "
+                f"from row i alone (look for a sum or mean over axis 0, or a solver with steps that all rows share)"
+            )
         return self.loss_at(batch, y.detach()), torch.zeros_like(x)
 
     def loss_at(self, batch: Batch, y: Tensor) -> Tensor:
@@ -424,35 +450,6 @@ class Problem:
                 f"model '{name}' returned a tensor with no gradient to x; write it in differentiable torch operations "
                 f"(no .detach(), .item() or NumPy inside)"
             )
-
-    def _check_rows_apart(self, rows: Tensor, y: Tensor, x: Tensor) -> None:
-        """See that the y of one part of the rows depends on no x of the other part, nor the other way round.
-
-        Where it does not, that gradient is exactly zero. A part in a thousand passes: adaptive steps that all rows
-        share bring less. One row, which bisection may leave where others raise, tells nothing.
-        """
-        if len(rows) < 2:
-            return
-        # Weights without a symmetry, in which the parts of a normalization could cancel.
-        weight = torch.cos(torch.arange(y[0].numel(), device=y.device, dtype=y.dtype)).reshape(y[0].shape)
-        height = (y * weight).flatten(1).sum(1)
-        one = (0.618034 * torch.arange(len(x), device=x.device, dtype=torch.float64)).frac() < 0.5
-        apart = True
-        for part in (one, ~one):
-            try:
-                (gradient,) = torch.autograd.grad(height[part].sum(), x, retain_graph=part is one)
-            except Exception:  # a model without this gradient has its say where the gradient is needed
-                return
-            size = gradient.abs().amax(1)
-            other = torch.where(part, 0.0, size)
-            if bool(other.max() > 1e-3 * size[part].max()):
-                j = self.example(int(rows[other.argmax()]))
-                raise ModelError(
-                    f"model '{self.model.name}' mixes rows: x of example {j} changes y of others; row i of y must come "
-                    f"from row i alone (look for a sum or mean over axis 0, or a solver with steps that all rows share)"
-                )
-            apart = apart and bool(torch.isfinite(size).all())
-        self.conduct.rows_apart = apart
 
     def _raises_everywhere(self, *, differentiate: bool) -> bool:
         """Whether none of up to 64 rows can be evaluated alone at its start.

@@ -15,9 +15,10 @@ from invsolve.analysis.evaluate import Score, evaluate
 from invsolve.analysis.uncertainty import Uncertainty, reduced_chi2, uncertainty
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.data.run_folder import Columns
-from invsolve.data.solution import CODES, Status
+from invsolve.data.solution import CODES, HISTORY_EXAMPLES, Status
 from invsolve.engine import Control, RowResults
 from invsolve.examples import Examples
+from invsolve.histories import History
 from invsolve.jacobian import jacobian_cost
 from invsolve.methods.base import Budget, Method
 from invsolve.methods.joint import JointMethod
@@ -52,6 +53,7 @@ class Fitted:
     loss_initial: torch.Tensor
     evaluations: torch.Tensor
     gradients: torch.Tensor
+    history: torch.Tensor | None = None  # None also where an earlier version of this program made the fit
 
 
 class RangeSolver:
@@ -77,9 +79,19 @@ class RangeSolver:
         self._begun: Begun | None = None
         self._fitted: Fitted | None = None
 
+    @property
+    def keeps_history(self) -> bool:
+        """Whether `Solution.history` is kept: of robust losses it would tell nothing beside the loss that is scored."""
+        return len(self.dataset) <= HISTORY_EXAMPLES and self.method.minimizes_loss
+
     def fit(self, method: JointMethod, control: Control) -> Columns | None:
         """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated."""
-        examples = Examples(self.dataset, self.x_shape, lambda rows: self.problem(rows, self.dtype))
+        examples = Examples(
+            self.dataset,
+            self.x_shape,
+            lambda rows: self.problem(rows, self.dtype),
+            keep_history=self.keeps_history,
+        )
         loss, objective = examples.score(self.tuning.batch_size)
         if bool(torch.isinf(loss).all()):
             return None
@@ -90,14 +102,16 @@ class RangeSolver:
             "loss_initial": loss.cpu().numpy(),
             "evaluations": examples.evaluations.cpu().numpy(),
             "gradients": examples.gradients.cpu().numpy(),
+            **({} if examples.history is None else {"history": examples.history.least.cpu().numpy()}),
         }
 
     def use_fit(self, method: JointMethod, columns: Columns) -> None:
         """Solve ranges by what `fit` gave, in this run or an earlier one."""
         method.fitted = RowResults.from_columns(columns, self.device)
         method.chosen = json.loads(columns["chosen"].tobytes())
-        names = ("loss_initial", "evaluations", "gradients")
-        self._fitted = Fitted(*(torch.from_numpy(columns[name]).to(self.device) for name in names))
+        names = ("loss_initial", "evaluations", "gradients", "history")
+        found = {name: torch.from_numpy(columns[name]).to(self.device) for name in names if name in columns}
+        self._fitted = Fitted(**found)
 
     def begin(self, start: int, stop: int) -> Begun:
         """Load the examples start ≤ i < stop and score their starts, unless that was done already."""
@@ -106,11 +120,15 @@ class RangeSolver:
         self._begun = None  # its memory is free before more is taken
         rows = self.dataset.rows(start, stop, self.x_shape)
         problem = self.problem(rows, self.dtype)
+        if self.keeps_history:
+            problem.history = History.empty(problem.n, self.device)
         exact = problem.in_float64(rows)
         if self._fitted is not None:
             part = slice(start, stop)
             problem.evaluations.copy_(self._fitted.evaluations[part])
             problem.gradients.copy_(self._fitted.gradients[part])
+            if problem.history is not None and self._fitted.history is not None:
+                problem.history.least.copy_(self._fitted.history[part])
             return Begun(start, stop, problem, exact, self._fitted.loss_initial[part])
         began = time.monotonic()
         loss_initial = evaluate(exact, exact.x0, self.tuning.batch_size, differentiate=False).loss
@@ -145,6 +163,7 @@ class RangeSolver:
             "example": self._names(start, stop),
             **more,
             **{name: results.to_columns()[name] for name in self.method.columns},
+            **({} if problem.history is None else {"history": problem.history.column()}),
         }
 
     def _extras(self, problem: Problem, x: torch.Tensor, score: Score) -> Columns:
@@ -196,6 +215,7 @@ class RangeSolver:
                 torch.full_like(problem.targets[:, 0], torch.nan) if problem.has_sigma else None,
                 Uncertainty.unknown(stop - start, problem.d) if self.settings.covariance else None,
             ),
+            **({"history": History.empty(stop - start, self.device).column()} if self.keeps_history else {}),
         }
 
     def _shaped(self, x: torch.Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 
 from invsolve.analysis.comparison import Contender, Source, by_seed, common_seeds, compared
 from invsolve.analysis.rank_test import holm
-from invsolve.data.solution import Solution
+from invsolve.data.solution import HISTORY_EVALUATIONS, Solution
 from invsolve.errors import DataError
 
 N = 30
@@ -101,6 +101,57 @@ def test_profiles_count_what_is_solved_and_by_whom_that_is_told() -> None:
     assert by_best.profiles["solved_by"] == "the best of all methods"
     assert by_best.profiles["data"]["solved"]["lm"][-1] == (b.loss <= best + 1e-3 * (100 - best)).mean()
     assert "solved" not in by_best.methods["lm"]
+
+
+def with_history(run: Solution, half: int, end: int) -> Solution:
+    """That was at half of its first loss after `half` evaluations, and at its last one after `end`."""
+    grid, n = np.array(HISTORY_EVALUATIONS), len(run)
+    history = np.repeat(run.loss_initial[:, None], len(grid), axis=1).astype(np.float32)
+    history[:, grid >= half] *= 0.5
+    history[:, grid >= end] = run.loss[:, None]
+    run.history = history
+    run.evaluations = np.full(n, 90)
+    return run
+
+
+def test_profiles_and_curves_go_by_histories_where_all_have_them() -> None:
+    runs = [with_history(solution(seed=s, method="jpo"), 2, 24) for s in (0, 1)]
+    one = with_history(solution(), 4, 12)
+    contenders = {"bfgs": Contender((one,), False, uses_seed=False), "jpo": Contender(tuple(runs), True)}
+    for source in (Source(), Source(loss_true=np.full(N, 1.0))):
+        found = compared(contenders, "bfgs", (0, 1), source)
+        document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+        assert document["profiles"]["cost"] == "until first solved"
+        budgets = document["profiles"]["data"]["evaluations"]
+        assert (budgets[0], budgets[-1]) == (12, pytest.approx(24))
+        # 2 s, or 2 s and 3 s, for 90 evaluations of N examples.
+        seconds = document["profiles"]["data_by_seconds"]["seconds"]
+        assert seconds[0] == pytest.approx(2 * 12 / 90 / N)
+        assert seconds[-1] == pytest.approx(3 * 24 / 90 / N)
+        for name in contenders:
+            by_count, by_time = (document["profiles"][kind]["solved"][name] for kind in ("data", "data_by_seconds"))
+            assert by_count[-1] == by_time[-1] > 0
+    curve = document["curves"]["jpo"]
+    assert curve["evaluations"] == [1, 2, 3, 4, 6, 8, 12, 16, 24]
+    assert curve["median"][:3] == [1.0, 0.5, 0.5]
+    last = np.concatenate([run.loss / run.loss_initial for run in runs])
+    assert curve["high"][-1] == pytest.approx(np.quantile(last, 0.9), rel=1e-6)
+
+    runs[1].history = None
+    del one.attributes["seconds"]
+    found = compared(contenders, "bfgs", (0, 1), Source())
+    assert found.profiles["cost"] == "until ended"
+    assert found.profiles["data"]["evaluations"][0] == pytest.approx(90)
+    assert "data_by_seconds" not in found.profiles
+    assert list(found.curves) == ["bfgs"]
+
+
+def test_with_a_prior_x_true_tells_nothing_of_histories() -> None:
+    a, b = with_history(solution(), 4, 12), with_history(solution(method="lm"), 4, 12)
+    a.loss_prior = b.loss_prior = np.ones(N)
+    contenders = {"bfgs": Contender((a,), False), "lm": Contender((b,), False)}
+    assert compared(contenders, "bfgs", (0,), Source(loss_true=np.ones(N))).profiles["cost"] == "until ended"
+    assert compared(contenders, "bfgs", (0,), Source()).profiles["cost"] == "until first solved"
 
 
 def test_a_failed_example_is_kept_everywhere() -> None:

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 import invsolve
 from invsolve.data import files
 from invsolve.data.dataset import Dataset
-from invsolve.data.solution import COLUMNS, Solution, Status
+from invsolve.data.solution import COLUMNS, HISTORY_EVALUATIONS, Solution, Status
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 shapes = hnp.array_shapes(min_dims=0, max_dims=2, max_side=4)
@@ -123,6 +123,33 @@ def test_solutions_open_in_xarray(tmp_path: Path, named: bool) -> None:
             assert found["x"].dims == ("example", "component_1", "component_2")
         assert found["status"].attrs["flag_meanings"] == "converged budget stalled nonfinite not_run"
         assert list(found["status"].attrs["flag_values"]) == [0, 1, 2, 3, 4]
+
+
+def test_histories_say_by_how_many_evaluations(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    solution = invsolve.solve(invsolve.generate("wave-packet", 5, seed=1), out=path)
+    assert solution.history is not None
+    with xarray.open_dataset(path, engine="h5netcdf") as found:
+        assert found["history"].dims == ("example", "evaluations_up_to")
+        assert found["history"].dtype == np.float32
+        np.testing.assert_array_equal(found["evaluations_up_to"], HISTORY_EVALUATIONS)
+        np.testing.assert_array_equal(found["history"].sel(evaluations_up_to=6), solution.history[:, 4])
+    again = tmp_path / "again.h5"
+    invsolve.write_solution(again, invsolve.read_solution(path))
+    np.testing.assert_array_equal(invsolve.read_solution(again).history, solution.history)
+
+
+def test_a_history_of_another_grid_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    invsolve.solve(invsolve.generate("wave-packet", 3, seed=1), out=path)
+    with h5py.File(path, "a") as file:
+        del file["history"]
+        file["history"] = np.zeros((3, 7), np.float32)
+    with pytest.raises(invsolve.DataError, match=r"'history' has shape \(3, 7\).*damaged"):
+        invsolve.read_solution(path)
+    with h5py.File(path, "a") as file:
+        del file["history"]
+    assert invsolve.read_solution(path).history is None
 
 
 def test_what_a_method_of_several_stages_tells_is_kept(tmp_path: Path) -> None:

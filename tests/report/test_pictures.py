@@ -77,7 +77,7 @@ CASES = {
 def test_whatever_the_losses_all_pictures_are_drawn_in_the_palette(case: str) -> None:
     pictures = pictures_of(CASES[case])
     scatter = [] if case == "one method" else ["scatter"]
-    assert [p.name for p in pictures] == ["waterfall", *scatter, "profile", "status"]
+    assert [p.name for p in pictures] == ["waterfall", *scatter, "profile", "status", "estimates"]
     for each in pictures:
         figure = each.draw()
         figure.draw_without_rendering()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from invsolve.analysis.compare import OUTCOMES, compare_losses, pair_losses
-from invsolve.analysis.profiles import profiles, solved_enough
+from invsolve.analysis.profiles import curves, first_solved, mark_by_best, profiles, solved_enough
 from invsolve.analysis.rank_test import holm
-from invsolve.analysis.summary import is_solved, quantiles, summarize
+from invsolve.analysis.summary import finite_or_none, is_solved, mark_by_truth, quantiles, summarize
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import OPTIONAL, Solution, Status
 from invsolve.errors import DataError
@@ -37,6 +37,10 @@ class Contender:
         values = np.stack([getattr(run, name) for run in self.runs])
         return np.broadcast_to(values, (seeds, values.shape[1]))
 
+    def of_seeds(self, seeds: int) -> tuple[Solution, ...]:
+        """The run of each of the seeds."""
+        return self.runs if len(self.runs) == seeds else self.runs[:1] * seeds
+
 
 @dataclass(frozen=True)
 class Source:
@@ -57,6 +61,7 @@ class Comparison:
     seeds: tuple[int, ...]
     methods: dict[str, dict[str, Any]]  # as in `compare --json`
     profiles: dict[str, Any]  # as there
+    curves: dict[str, dict[str, np.ndarray]]  # of the methods with histories, see `profiles.curves`
     contenders: dict[str, Contender]
     source: Source
 
@@ -79,6 +84,7 @@ class Comparison:
             "seeds": list(self.seeds),
             "methods": self.methods,
             "profiles": self.profiles,
+            "curves": {name: _curve_json(curve) for name, curve in self.curves.items()},
         }
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
@@ -207,6 +213,7 @@ def compared(contenders: dict[str, Contender], baseline: str, seeds: tuple[int, 
         seeds=seeds,
         methods=methods,
         profiles=_profiles(contenders, count, loss_true),
+        curves=_curves(contenders),
         contenders=contenders,
         source=source,
     )
@@ -250,17 +257,60 @@ def _joined(runs: tuple[Solution, ...]) -> Solution:
 
 
 def _profiles(contenders: dict[str, Contender], seeds: int, loss_true: np.ndarray | None) -> dict[str, Any]:
-    """Profiles over all pairs of example and seed, by the evaluations that a method spent until it ended."""
+    """Profiles over all pairs of example and seed, by the evaluations until each was solved, or until it ended."""
     every = contenders.values()
+    runs = [run for contender in every for run in contender.runs]
+    initial = _each(next(iter(every)).column("loss_initial", seeds), seeds)
     if loss_true is not None:
         solved = np.stack([_each(np.stack([is_solved(run, loss_true) for run in c.runs]), seeds) for c in every])
+        mark = mark_by_truth(np.tile(loss_true, seeds), initial)
     else:
         losses = np.stack([_each(c.column("objective", seeds), seeds) for c in every])
-        initial = _each(next(iter(every)).column("loss_initial", seeds), seeds)
-        solved = solved_enough(np.where(np.isnan(losses), np.inf, losses), initial)
-    spent = np.stack([_each(c.column("evaluations", seeds), seeds) for c in every])
-    costs = np.where(solved, np.maximum(spent, 1), np.inf)
-    return profiles(list(contenders), costs, "x_true" if loss_true is not None else "the best of all methods")
+        losses = np.where(np.isnan(losses), np.inf, losses)
+        solved, mark = solved_enough(losses, initial), mark_by_best(losses.min(0), initial)
+    # With a prior histories are of its sum with the loss, of which x_true tells nothing.
+    first = all(run.history is not None and (loss_true is None or run.loss_prior is None) for run in runs)
+    marks = mark.reshape(seeds, -1) if first else None
+    spent = np.stack([_spent(contender, seeds, marks) for contender in every])
+    seconds = spent * np.stack([[_pace(run)] for c in every for run in c.of_seeds(seeds)]).reshape(len(spent), -1, 1)
+    costs, times = (np.where(solved, v.reshape(solved.shape), np.inf) for v in (np.maximum(spent, 1), seconds))
+    return profiles(
+        list(contenders),
+        costs,
+        solved_by="x_true" if loss_true is not None else "the best of all methods",
+        cost="until first solved" if first else "until ended",
+        seconds=None if any(np.isnan(_pace(run)) for run in runs) else times,
+    )
+
+
+def _spent(contender: Contender, seeds: int, marks: np.ndarray | None) -> np.ndarray:
+    """Evaluations (seeds, n) of each example until it was known to be at its mark (seeds, n), if there is one."""
+    spent = contender.column("evaluations", seeds)
+    if marks is None:
+        return spent
+    each = zip(contender.of_seeds(seeds), marks, spent, strict=True)
+    return np.stack([first_solved(run.history, mark, ended) for run, mark, ended in each if run.history is not None])
+
+
+def _pace(run: Solution) -> float:
+    """Seconds of a run for each of its evaluations, NaN where they are not known."""
+    seconds = run.attributes.get("seconds")
+    return float(seconds) / max(int(run.evaluations.sum()), 1) if isinstance(seconds, int | float) else np.nan
+
+
+def _curve_json(curve: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    counts, *bands = curve.items()
+    return {counts[0]: counts[1].tolist()} | {key: [finite_or_none(v) for v in band] for key, band in bands}
+
+
+def _curves(contenders: dict[str, Contender]) -> dict[str, dict[str, np.ndarray]]:
+    """Loss against evaluations of the methods of which there are histories, over all their runs together."""
+    found = {}
+    for name, contender in contenders.items():
+        histories = [run.history for run in contender.runs if run.history is not None]
+        if len(histories) == len(contender.runs):
+            found[name] = np.concatenate(histories)
+    return curves(found)
 
 
 def _each(values: np.ndarray, seeds: int) -> np.ndarray:

@@ -36,6 +36,7 @@ def evaluate(problem: Problem, x: Tensor, batch_size: int, *, differentiate: boo
     penalty = x.new_zeros(len(x)) if problem.penalty is None else problem.penalty.loss(x)
     for rows in torch.split(torch.arange(problem.n, device=problem.device), batch_size):
         loss, gradient = problem.evaluate_user(rows, x[rows], differentiate=differentiate)
+        problem.note(rows, loss + penalty[rows])
         if problem.penalty is not None:
             gradient = gradient + problem.penalty.gradient(x[rows])
         norm = projected(gradient, x[rows], c.x_lower, c.x_upper).abs().amax(1)

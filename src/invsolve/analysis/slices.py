@@ -17,6 +17,10 @@ FINE, COARSE_LINE = 401, 61  # points along a line, at most and at least
 GRID, COARSE = 121, 21  # points along each side of a plane, at most and at least
 _MARGIN = 0.05  # of a range, beyond what must be seen in it
 _TAIL = 0.005  # quantile of what is known of x, at which a range ends
+_AROUND, _LEAST = (
+    0.6,
+    0.1,
+)  # of what is marked, shown around it; and typical changes that are taken for its extent at least
 _BEYOND = 0.5  # of the way from x0 to the solution, before the one and behind the other
 
 WAY = ("way from x0 (0) to the best known solution (1)", "at right angles, in lengths of the way")
@@ -47,12 +51,13 @@ class Seen:
     ends: Tensor  # (b, S, d)
     seed: int
     batch_size: int
+    near: bool = False  # show no more than what is marked, and around it, where neither bounds nor a prior tell a range
 
     def first(self, count: int) -> Seen:
         """Fewer of them."""
         part = slice(count)
         return Seen(self.problem, self.rows[part], self.names[part], self.start[part], self.best[part],
-            self.ends[part], self.seed, self.batch_size)  # fmt: skip
+            self.ends[part], self.seed, self.batch_size, self.near)  # fmt: skip
 
 
 def lines(seen: Seen, points: int = FINE) -> list[Slice]:
@@ -82,6 +87,24 @@ def planes(seen: Seen, points: int = GRID) -> list[Slice]:
     where = np.array([0.0, 0.0]), np.array([1.0, 0.0])
     axes = s.cpu().numpy(), t.cpu().numpy()
     return [Slice(n, WAY, axes, loss[i].cpu().numpy(), *where, np.empty((0, 2))) for i, n in enumerate(seen.names)]
+
+
+def plane_through(seen: Seen, side: Tensor, marks: Tensor, points: int = GRID) -> Slice:
+    """The loss of the first example over the plane that its way from start to best and `side` (1, d) span, at right
+    angles and as long, around the marks (s, 2) in it, which the slice has as ends.
+    """
+    start, way = seen.start[:1], (seen.best - seen.start)[:1]
+    spans = []
+    for corners in marks.unbind(1):
+        low, high = float(corners.min()), float(corners.max())
+        margin = _BEYOND * max(high - low, 1.0)
+        spans.append(torch.linspace(low - margin, high + margin, points, dtype=torch.float64, device=start.device))
+    s, t = spans
+    grid = start + s[:, None, None] * way + t[None, :, None] * side
+    loss = losses(seen.problem, seen.rows[:1], grid.flatten(0, 1)[None], seen.batch_size).reshape(points, points)
+    axes = s.cpu().numpy(), t.cpu().numpy()
+    where = np.array([0.0, 0.0]), np.array([1.0, 0.0])
+    return Slice(seen.names[0], WAY, axes, loss.cpu().numpy(), *where, marks.cpu().numpy())
 
 
 def _over_parameters(seen: Seen, points: int) -> list[Slice]:
@@ -117,6 +140,11 @@ def _range(seen: Seen) -> tuple[Tensor, Tensor]:
     known = [sampler.place(torch.full_like(seen.start, u), seen.start) for u in (_TAIL, 1 - _TAIL)]
     points = torch.stack([*known, seen.start, seen.best, *seen.ends.unbind(1)])
     low, high = points.amin(0), points.amax(0)
+    if seen.near:
+        marked = points[len(known) :]
+        around = _AROUND * (marked.amax(0) - marked.amin(0)).amax(1, keepdim=True).clamp(min=_LEAST)
+        loose = torch.tensor([p.prior is None for p in seen.problem.parameters] or [True], device=low.device)
+        low, high = torch.where(loose, marked.amin(0) - around, low), torch.where(loose, marked.amax(0) + around, high)
     bounded = torch.isfinite(c.lower) & torch.isfinite(c.upper)
     low, high = torch.where(bounded, c.lower, low), torch.where(bounded, c.upper, high)
     margin = _MARGIN * (high - low)

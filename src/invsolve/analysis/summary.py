@@ -86,14 +86,17 @@ def median(values: np.ndarray) -> float:
     return float(np.quantile(known, 0.5, method="nearest")) if len(known) else math.nan
 
 
+def mark_by_truth(loss_true: np.ndarray, loss_initial: np.ndarray) -> np.ndarray:
+    """The loss (n,) at which an example counts as solved: 1.05·L(x_true) + 10⁻³·L(x_initial) (contract, section 1)."""
+    mark: np.ndarray = 1.05 * loss_true + 1e-3 * loss_initial
+    return mark
+
+
 def is_solved(solution: Solution, loss_true: np.ndarray) -> np.ndarray:
-    """Which examples (n,) are solved: L ≤ 1.05·L(x_true) + 10⁻³·L(x_initial) (contract, section 1)."""
+    """Which examples (n,) are solved: their loss is at the mark or below."""
     with np.errstate(invalid="ignore"):
-        solved: np.ndarray = (
-            np.isfinite(solution.loss)
-            & np.isfinite(loss_true)
-            & (solution.loss <= 1.05 * loss_true + 1e-3 * solution.loss_initial)
-        )
+        low = solution.loss <= mark_by_truth(loss_true, solution.loss_initial)
+    solved: np.ndarray = low & np.isfinite(solution.loss) & np.isfinite(loss_true)
     return solved
 
 

@@ -60,6 +60,17 @@ class FoundBy(Code):
     MULTISTART = 4, "a local solve from one of further starts"
 
 
+HISTORY_EVALUATIONS = (1, *(m << e for e in range(19) for m in (2, 3)), 2**20)
+"""Evaluations of F up to which the entries of `Solution.history` reach, two for each octave.
+
+Entry k is the least objective (what was minimized) known of an example once at most so many evaluations of it were
+made, scoring and training included; NaN while none is known. After an example ended its last value goes on. The last
+entry is that of all evaluations, however many more there were.
+"""
+HISTORY_EXAMPLES = 10_000
+"""Examples of a run up to which histories are kept, 160 bytes each."""
+
+
 @dataclass
 class Solution:
     """Columns of a solution file (contract, section 3), all NumPy arrays with n rows, and how they came to be."""
@@ -83,6 +94,7 @@ class Solution:
     found_by: np.ndarray | None = None  # (n,) int8, see FoundBy, of methods with several stages
     starts: np.ndarray | None = None  # (n,) int64 points that an example was solved from, where there may be several
     minima: np.ndarray | None = None  # (n,) int64 distinct minima found from them
+    history: np.ndarray | None = None  # (n, K) float32, see HISTORY_EVALUATIONS
     attributes: dict[str, Any] = field(default_factory=dict)
     parameters: list[dict[str, str]] = field(default_factory=list)  # name and unit of each component of x
 
@@ -106,7 +118,7 @@ class Solution:
 
 OPTIONAL = (
     "loss_prior", "reduced_chi2", "covariance", "std_error", "condition_number", "identifiability", "found_by",
-    "starts", "minima",
+    "starts", "minima", "history",
 )  # fmt: skip
 """Columns that only some solutions have."""
 COLUMNS = tuple(f.name for f in fields(Solution) if f.name not in (*OPTIONAL, "attributes", "parameters"))

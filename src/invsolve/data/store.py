@@ -28,12 +28,13 @@ from invsolve.data.hdf5 import (
     stored_array,
     text_attribute,
 )
-from invsolve.data.solution import CODES, COLUMNS, OPTIONAL, Code, Solution
+from invsolve.data.solution import CODES, COLUMNS, HISTORY_EVALUATIONS, OPTIONAL, Code, Solution
 from invsolve.errors import DataError
 
 DATASET, SOLUTION = "invsolve-dataset", "invsolve-solution"
 FORMAT_VERSION = 1
 _NAME_ESTIMATE = 32  # bytes that the name of an example takes
+_HISTORY_AXIS = "evaluations_up_to"
 _PARTS = ("targets", "identifiers", "x0", "sigma")
 
 
@@ -174,7 +175,9 @@ def _describe_flags(node: h5py.Dataset, flags: type[Code]) -> None:
 
 def _create_column(file: h5py.File, name: str, n: int, values: np.ndarray, parameters: list[dict[str, str]]) -> None:
     dtype = h5py.string_dtype() if values.dtype == object else values.dtype
-    node = file.create_dataset(name, shape=(n, *values.shape[1:]), dtype=dtype)
+    # NaN where a block has no such column: finished by an earlier version, and resumed.
+    empty = np.nan if values.dtype.kind == "f" else None
+    node = file.create_dataset(name, shape=(n, *values.shape[1:]), dtype=dtype, fillvalue=empty)
     if name == "example":
         node.make_scale("example")
         return
@@ -188,14 +191,18 @@ def _dimension(name: str, axis: int, shape: tuple[int, ...], parameters: list[di
     """The name of an axis of a column whose rows have this shape."""
     if name == "covariance":  # over x flattened; its two axes need names of their own
         return ("" if axis == 1 else "with_") + ("parameter" if parameters else "component")
+    if name == "history":
+        return _HISTORY_AXIS
     return "parameter" if parameters and shape == (len(parameters),) else f"component_{axis}"
 
 
 def _component_scale(file: h5py.File, label: str, size: int, parameters: list[dict[str, str]]) -> h5py.Dataset:
-    """A dimension of x or of its covariance: the parameters by name where they have names, or a plain index."""
+    """A dimension of x, its covariance or history: the parameters by name, evaluations, or a plain index."""
     if label not in file:
         if label.endswith("parameter"):
             scale = file.create_dataset(label, data=[p["name"] for p in parameters], dtype=h5py.string_dtype())
+        elif label == _HISTORY_AXIS:
+            scale = file.create_dataset(label, data=np.array(HISTORY_EVALUATIONS, dtype=np.int64))
         else:
             scale = file.create_dataset(label, data=np.arange(size))
         scale.make_scale(label)
@@ -227,6 +234,8 @@ def read_solution(path: str | Path) -> Solution:
             if node.shape[:1] != file["loss"].shape or (name != "example" and array.dtype.kind not in "fiu"):
                 raise DataError(f"{path}: column '{name}' has shape {node.shape}, type {node.dtype}; it is damaged")
             columns[name] = read_strings(path, array) if array.dtype.kind in "OS" else np.asarray(array)
+        if "history" in columns and columns["history"].shape[1:] != (len(HISTORY_EVALUATIONS),):
+            raise DataError(f"{path}: column 'history' has shape {columns['history'].shape}; it is damaged")
         parameters = []
         if "unit" in file:
             names, units = (

@@ -68,13 +68,11 @@ class Auto(NetworkMethod):
                 if control.stopped:
                     return done
                 which, part = window.examples[rows], window.problem.select(rows)
-                part.evaluations.copy_(window.problem.evaluations[rows])
-                found = local.solve(part, z0[which], budget, control)
-                window.problem.count(
-                    rows, evaluations=part.evaluations - window.problem.evaluations[rows], gradients=part.gradients
-                )
+                left = (budget.limit(window.problem) - window.problem.evaluations)[rows]
+                found = local.solve(part, z0[which], replace(budget, limits=left), control)
+                window.problem.absorb(rows, part)
                 perfect = found.best <= perfect_loss(part, candidates.loss[which])
-                candidates.take(which, found.z, found.best, FoundBy.LOCAL)
+                candidates.take(window, rows, found.z, found.best, FoundBy.LOCAL)
                 results.status[which], results.iterations[which] = found.status, found.iterations
                 done[which] = perfect | (found.status == int(Status.NONFINITE))
             del window  # before the next one is loaded

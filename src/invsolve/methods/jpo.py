@@ -210,7 +210,7 @@ class Training:
         trial = z.detach().clamp(c.lower, c.upper)
         # A row that fails has gradient zero: it is left out.
         loss, gradient = window.problem.evaluate(rows, trial)
-        self.candidates.take(examples, trial, loss, FoundBy.NETWORK)
+        self.candidates.take(window, rows, trial, loss, FoundBy.NETWORK)
         self.iterations[examples] += 1
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(z, projected(gradient, trial, c.lower, c.upper))

@@ -61,7 +61,7 @@ class Predict(JointMethod):
                     return asked
                 which = window.examples[rows]
                 loss, _ = simulate(window.problem, rows, answers[which])
-                candidates.take(which, answers[which], loss, FoundBy.NETWORK)
+                candidates.take(window, rows, answers[which], loss, FoundBy.NETWORK)
                 asked[which] = True
                 done = float(asked.sum()) / examples.n
                 control.report(lambda f=done: candidates.progress(self.name, examples, f))  # type: ignore[misc]

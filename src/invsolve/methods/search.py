@@ -160,7 +160,7 @@ class Search:
         left = torch.minimum((self.limit - self.problem.evaluations) // which.sum(1).clamp(min=1), most)
         budget = replace(self.budget, limits=left[rows])
         solved = self.local.solve(part, self.ends.z[rows, ks], budget, control)
-        self.problem.count(rows, evaluations=part.evaluations, gradients=part.gradients)
+        self.problem.absorb(rows, part)
         self.ends.put(rows, ks, solved, part.evaluations)
         # Where a start took nothing, the budget does not suffice for another.
         took = torch.zeros_like(left).index_add_(0, rows, part.evaluations)

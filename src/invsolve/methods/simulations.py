@@ -72,8 +72,10 @@ class Candidates:
         """The starts z0 (n, d) with their losses (n,)."""
         return cls(z0.clone(), loss.clone(), torch.full_like(loss, int(FoundBy.START), dtype=torch.int8))
 
-    def take(self, examples: Tensor, z: Tensor, loss: Tensor, origin: FoundBy) -> None:
-        """Keep what is better of the examples (b,), each named once."""
+    def take(self, window: Window, rows: Tensor, z: Tensor, loss: Tensor, origin: FoundBy) -> None:
+        """Keep what is better of a window's rows (b,), each named once: z (b, d) with these losses (b,)."""
+        examples = window.examples[rows]
+        window.problem.note(rows, loss)
         better = loss < self.loss[examples]
         self.loss[examples] = torch.where(better, loss, self.loss[examples])
         self.z[examples] = torch.where(better[:, None], z, self.z[examples])
@@ -206,8 +208,8 @@ class Lessons(Generic[LearnerKind]):
             told |= {"learning_rate": self.rate, "error_at_first": first, "error_at_last": last}
         return {k: v for k, v in told.items() if math.isfinite(v)} | {"ended": self.ended}
 
-    def seen(self, which: Tensor, z: Tensor, loss: Tensor) -> None:
-        """The points z (b, d) that were simulated for the examples (b,) have these losses (b,)."""
+    def seen(self, window: Window, rows: Tensor, z: Tensor, loss: Tensor) -> None:
+        """The points z (b, d) that were simulated for the rows (b,) of a window have these losses (b,)."""
 
     @property
     def ignorant(self) -> float:
@@ -261,7 +263,7 @@ class Lessons(Generic[LearnerKind]):
         else:
             z = self.sampler.draw(z0, self.generator)
         loss, y = simulate(window.problem, rows, z)
-        self.seen(which, z, loss)
+        self.seen(window, rows, z, loss)
         usable = torch.isfinite(loss) & torch.isfinite(y.flatten(1)).all(1)
         if not bool(usable.any()):
             return 0.0, 0
@@ -353,9 +355,9 @@ class Simulation(Lessons[SolverNetwork]):
         """The best of the simulated points of each example, (n, d)."""
         return self._proposed.z
 
-    def seen(self, which: Tensor, z: Tensor, loss: Tensor) -> None:
-        self.candidates.take(which, z, loss, FoundBy.PROPOSAL)
-        self._proposed.take(which, z, loss, FoundBy.PROPOSAL)
+    def seen(self, window: Window, rows: Tensor, z: Tensor, loss: Tensor) -> None:
+        self.candidates.take(window, rows, z, loss, FoundBy.PROPOSAL)
+        self._proposed.take(window, rows, z, loss, FoundBy.PROPOSAL)
 
     def run(self, control: Control) -> None:
         """All passes; then see how good the network's answers to the examples' own targets are."""
@@ -415,8 +417,8 @@ def ask(answers: Tensor, which: Tensor, examples: Examples, candidates: Candidat
                 if control.stopped:
                     return best.z
                 loss, _ = simulate(window.problem, some, z)
-                best.take(mine, z, loss, FoundBy.NETWORK)
-                candidates.take(mine, z, loss, FoundBy.NETWORK)
+                best.take(window, some, z, loss, FoundBy.NETWORK)
+                candidates.take(window, some, z, loss, FoundBy.NETWORK)
         del window  # before the next one is loaded
     return best.z
 

@@ -87,6 +87,7 @@ class Surrogate:
         """
         stand_in = problem.select(rows)
         stand_in.model, stand_in.conduct = FunctionModel(self, "surrogate"), Conduct()
+        stand_in.history = None
         # Elsewhere S means nothing, and its low losses are wrong. Ren, Padilla and Malof keep x inside by a loss,
         # ReLU(|x − μ| − R/2); bounds need no weight beside other losses, and BFGS keeps them anyway.
         stand_in.coordinates = problem.coordinates.within(self.low, self.high)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invsolve.errors import ModelError
 from invsolve.models.parameters import Parameter
+from invsolve.models.scene import Scene
 from invsolve.options import Options as BaseOptions
 from invsolve.options import parse_options
 
@@ -103,6 +104,19 @@ class ForwardModel:
     def conceal(self, targets: Tensor) -> Tensor:
         """Simulated targets (n, *y_shape) as they are observed: NaN where nothing is measured. By default, all is."""
         return targets
+
+    def draw(self, axes: Any, scene: Scene) -> None:
+        """Draw one solution of one example into matplotlib axes; for models whose y says little as curve or image.
+
+        Pictures call it in place of their own way where a subclass defines it: with `axes.plot`, `axes.fill` and the
+        like, it needs no import of matplotlib, and sets labels, limits and aspect. Colours are those of the scene.
+        """
+        raise ModelError(f"model '{self.name}' defines no draw(self, axes, scene)")
+
+    @property
+    def draws(self) -> bool:
+        """Whether it defines `draw`."""
+        return type(self).draw is not ForwardModel.draw
 
     def make_constants(self) -> Mapping[str, Tensor]:
         """Tensors that `forward` needs and that depend on the options alone, in float64 on the CPU."""

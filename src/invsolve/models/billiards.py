@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Parameter
+from invsolve.models.scene import Scene
 from invsolve.options import Options as BaseOptions
 
 
@@ -59,8 +63,17 @@ class Billiards(ForwardModel):
     def forward(self, x: Tensor, identifiers: Identifiers) -> Tensor:
         """y (b, 2) from x (b, 2) and γ (b, 4) = (cue_x, cue_y, ball_x, ball_y)."""
         assert isinstance(identifiers, Tensor)
-        o, identifiers = self.options, identifiers.to(x.dtype)
+        identifiers = identifiers.to(x.dtype)
         cue, ball = identifiers[:, :2], identifiers[:, 2:]
+        o = self.options
+        speed, d, s, contact = self._meeting(x, cue, ball)
+        n = (ball - (cue + d * s)) / (2 * o.radius)
+        u = 0.5 * (1 + o.restitution) * (speed - o.drag * s) * (d * n).sum(1, keepdim=True)
+        return ball + torch.where(contact, u / o.drag * n, 0.0)
+
+    def _meeting(self, x: Tensor, cue: Tensor, ball: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Speed (b, 1) and direction (b, 2) of the cue ball, its way (b, 1) to the other, and whether it gets there."""
+        o = self.options
         squared = x.square().sum(1, keepdim=True)
         moving = squared > 0
         # Each `where` before a root or a division keeps the gradient finite in rows that take the other branch.
@@ -71,7 +84,31 @@ class Billiards(ForwardModel):
         half_chord = (2 * o.radius) ** 2 - (r.square().sum(1, keepdim=True) - b.square())
         meets = moving & (b > 0) & (half_chord > 0)
         s = b - torch.where(meets, half_chord, 1.0).sqrt()
-        contact = meets & (s < speed / o.drag)
-        n = (ball - (cue + d * s)) / (2 * o.radius)
-        u = 0.5 * (1 + o.restitution) * (speed - o.drag * s) * (d * n).sum(1, keepdim=True)
-        return ball + torch.where(contact, u / o.drag * n, 0.0)
+        return speed, d, s, meets & (s < speed / o.drag)
+
+    def draw(self, axes: Any, scene: Scene) -> None:
+        """The cue ball (white) goes along the dashed line to where it meets the other ball (grey) or rests. The
+        coloured line is the way of the other ball, which should come to rest at the cross.
+        """
+        cue, ball = np.split(np.asarray(scene.identifiers), 2)
+        rows = (torch.from_numpy(np.array(v)).double()[None] for v in (scene.x, cue, ball))
+        speed, d, s, contact = (v[0].numpy() for v in self._meeting(*rows))
+        moves = bool(np.any(scene.x != 0))
+        way = (s if contact[0] else speed / self.options.drag) if moves else 0.0
+        end = cue + way * d
+
+        def circle(at: np.ndarray, **look: Any) -> None:
+            turn = np.linspace(0, 2 * np.pi, 61)
+            edge = at[:, None] + self.options.radius * np.stack([np.cos(turn), np.sin(turn)])
+            axes.fill(*edge, **{"facecolor": "none", "edgecolor": scene.ink, "linewidth": 1.0} | look)
+
+        axes.plot(*np.stack([cue, end], axis=1), color=scene.grey, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.plot(*np.stack([ball, scene.y], axis=1), color=scene.color, linewidth=1.8)
+        circle(cue, facecolor=scene.paper)
+        circle(end, edgecolor=scene.grey, linestyle=(0, (2, 1.5)))
+        circle(ball, facecolor=scene.pale)
+        circle(scene.y, facecolor=scene.color, edgecolor=scene.color, alpha=0.6)
+        axes.plot(*scene.target, color=scene.ink, marker="x", markersize=7, markeredgewidth=1.8, linestyle="none")
+        seen = np.stack([cue, end, ball, *(v for v in (scene.y, scene.target) if np.isfinite(v).all())])
+        middle, half = (seen.max(0) + seen.min(0)) / 2, float(np.ptp(seen, axis=0).max()) / 2 + 2 * self.options.radius
+        axes.set(xlim=middle[0] + np.array([-half, half]), ylim=middle[1] + np.array([-half, half]), aspect="equal")

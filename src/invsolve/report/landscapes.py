@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from invsolve.report.style import (
     BLUE,
@@ -25,7 +24,9 @@ from invsolve.report.style import (
     SMALL,
     Look,
     drawing,
+    explain,
     keep_ticks,
+    linear_ticks,
     open_frame,
 )
 
@@ -40,9 +41,10 @@ ENDS: dict[str, Any] = {"linestyle": "none", "zorder": 4, "marker": "D", "marker
     "markeredgecolor": PAPER, "markeredgewidth": 0.7}  # fmt: skip
 
 
-def end_of(look: Look) -> dict[str, Any]:
-    """The mark where a series ends."""
-    return _MARK | look.mark | {"markersize": 9, "markeredgecolor": PAPER, "markeredgewidth": 1.0, "zorder": 6}
+def end_of(look: Look, above: int) -> dict[str, Any]:
+    """The mark where a series ends; the more are drawn above it, the larger, for they may be at the same place."""
+    size = min(7.0 + 5.0 * above, 22)
+    return _MARK | look.mark | {"markersize": size, "markeredgecolor": PAPER, "markeredgewidth": 1.0, "zorder": 6}
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _line(axes: Axes, landscape: Landscape) -> None:
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        linear_ticks(axes.yaxis, 5)
     height = np.maximum(np.where(np.isfinite(loss), loss, np.nan), floor)
     for marks in landscape.marks:
         axes.plot(marks.points[:, 0], np.interp(marks.points[:, 0], x, height), **marks.style)
@@ -151,8 +153,8 @@ def _plane(figure: Figure, axes: Axes, landscape: Landscape) -> None:
     axes.set_xlim(x[0], x[-1])
     axes.set_ylim(y[0], y[-1])
     axes.set_facecolor(PALE)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    linear_ticks(axes.xaxis, 5)
+    linear_ticks(axes.yaxis, 5)
     bar = figure.colorbar(mesh, ax=axes, pad=0.02, aspect=30)
     bar.outline.set_visible(False)
     bar.set_label("log₁₀ loss", fontsize=SMALL)
@@ -166,6 +168,7 @@ def _plane(figure: Figure, axes: Axes, landscape: Landscape) -> None:
 def _explain(figure: Figure, landscapes: Sequence[Landscape]) -> None:
     """What the marks mean, once for all panels."""
     styles = {marks.label: marks.style for a in landscapes for marks in a.marks if len(marks.points)}
-    handles = [Line2D([], [], label=label, **{k: v for k, v in style.items() if k != "clip_on"})
+    handles = [Line2D([], [], label=label, **{k: v for k, v in style.items() if k not in ("clip_on", "markersize")},
+        markersize=min(style["markersize"], 9 if style["marker"] != "*" else 14))
         for label, style in styles.items()]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9.5)
+    explain(figure, handles, len(handles), "outside lower center", 9.5)

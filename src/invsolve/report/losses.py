@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from invsolve.report.style import (
     GREY,
@@ -20,7 +19,8 @@ from invsolve.report.style import (
     WIDTH,
     Look,
     drawing,
-    legend_above,
+    explain,
+    linear_ticks,
     log_axis,
     log_range,
     look,
@@ -64,8 +64,9 @@ def waterfall_figure(
     with drawing(WIDTH, 3.4) as figure:
         axes = figure.add_subplot()
         handles = []
+        low, high = log_range(*(np.maximum(v, floor) for v in (initial, *losses.values())))
         for label, values, line in (("at x_initial", initial, (0, (1, 1.5))), ("at x_true", true, (0, (4, 2)))):
-            if values is not None:
+            if values is not None and (np.maximum(values, floor) >= low).any():  # the truth may be far below all
                 curve = _sorted(values, n, floor)
                 axes.plot(*curve, color=GREY, linestyle=line, linewidth=1.3, zorder=1)
                 handles.append(Line2D([], [], color=GREY, linestyle=line, linewidth=1.3, label=label))
@@ -80,17 +81,15 @@ def waterfall_figure(
             label = plain(name) + (f" ({failed} failed)" if failed else "")
             handles.append(Line2D([], [], **how.stroke, **every | {"markevery": 1}, linewidth=1.8, label=label))
             _missing(axes, how, n, failed / values.size, i)
-        everything = [v for v in (initial, true, *losses.values()) if v is not None]
-        low, high = log_range(*(np.maximum(v, floor) for v in everything))
         log_axis(axes, "y", low, high)
         axes.set_xlim(0.5 if n <= _FEW else 0, n + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        linear_ticks(axes.xaxis, 6, integer=True)
         axes.set_xlabel("examples, each curve sorted by its loss")
         axes.set_ylabel(loss_label)
         axes.grid(axis="y", color=PALE, linewidth=0.6)
         axes.set_axisbelow(True)
         open_frame(axes)
-        legend_above(figure, handles)
+        explain(figure, handles)
     return figure
 
 
@@ -139,7 +138,7 @@ def scatter_figure(
             _pairs(axes, some, baseline_look, floor, (low, high))
             axes.set_ylabel(f"{loss_label} of {plain(some.name, 20)}")
             axes.set_xlabel(f"{loss_label} of {plain(baseline, 20)}")
-        legend_above(figure, _meanings(pairs, baseline, baseline_look))
+        explain(figure, _meanings(pairs, baseline, baseline_look))
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,24 +10,26 @@ import numpy as np
 from invsolve.analysis.compare import pair_losses
 from invsolve.analysis.comparison import Comparison
 from invsolve.analysis.summary import median
-from invsolve.data.solution import Status
+from invsolve.data.solution import Solution, Status
+from invsolve.report.closeups import gallery, landscape
+from invsolve.report.estimates import FEW, MOST, Estimates, against_truth, components_figure, error_figure, spread
 from invsolve.report.losses import Pairs, least_shown, scatter_figure, waterfall_figure
 from invsolve.report.picture import Picture
 from invsolve.report.profiles import Profile, profiles_figure
 from invsolve.report.statuses import counted, status_figure
 from invsolve.report.style import look, number, share
 
-Maker = Callable[[Comparison], Picture | str]
-"""A picture, or why there is none."""
+Maker = Callable[[Comparison, Sequence[int]], Picture | str]
+"""A picture, of the examples of these numbers where it is of single ones; or why there is none."""
 
 
 def pictures_of(comparison: Comparison) -> list[Picture]:
     """All pictures that there is something for, in the order in which they are to be looked at."""
-    made = (make(comparison) for make in MAKERS.values())
+    made = (make(comparison, ()) for make in MAKERS.values())
     return [picture for picture in made if isinstance(picture, Picture)]
 
 
-def waterfall(comparison: Comparison) -> Picture | str:
+def waterfall(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     """Sorted losses of every method."""
     losses, initial, true = _objectives(comparison), _initial(comparison), comparison.loss_true
     label = loss_label(comparison)
@@ -51,7 +53,7 @@ def waterfall(comparison: Comparison) -> Picture | str:
     )
 
 
-def scatter(comparison: Comparison) -> Picture | str:
+def scatter(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     """Every other method's losses against the baseline's."""
     if len(comparison.contenders) < 2:
         return "a scatter holds two methods against each other, found one; give solutions by another one too"
@@ -85,7 +87,7 @@ def scatter(comparison: Comparison) -> Picture | str:
     )
 
 
-def profile(comparison: Comparison) -> Picture | str:
+def profile(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     """Shares of examples solved by evaluations, by multiples of the least, and by time where it is known."""
     document = comparison.profiles
     shown = [
@@ -105,7 +107,7 @@ def profile(comparison: Comparison) -> Picture | str:
     return Picture("profile", "Solved against cost", caption, lambda: profiles_figure(shown))
 
 
-def status(comparison: Comparison) -> Picture | str:
+def status(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     """Why the work on the examples ended."""
     counts: dict[str, dict[str, int]] = {}
     for name, contender in comparison.contenders.items():
@@ -116,11 +118,81 @@ def status(comparison: Comparison) -> Picture | str:
     return Picture("status", "How the examples ended", caption, lambda: status_figure(counts))
 
 
+def estimates(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
+    """What was found of the parameters, against the truth where it is known."""
+    found = {name: _estimates(contender.runs) for name, contender in comparison.contenders.items()}
+    first, d = comparison.solutions[comparison.baseline], found[comparison.baseline].x.shape[1]
+    names = _parameter_names(first, d)
+    truth = _truth(comparison)
+    bars = any(e.std_error is not None for e in found.values())
+    with_bars = " Bars are standard errors." if bars else ""
+    if truth is None and d > MOST:
+        caption = (
+            f"Each of the {d} components of x: the median over the examples, and a band from 10 % to 90 % of them."
+        )
+        return Picture("estimates", "Estimates", caption, lambda: components_figure(found))
+    if truth is None:
+        few = max(len(e.x) for e in found.values()) <= FEW
+        how = (
+            f"by example.{with_bars}"
+            if few
+            else "over the examples, as histograms; the outermost bars hold what is beyond."
+        )
+        caption = f"What was found of {', '.join(names)}, {how}"
+        return Picture("estimates", "Estimates", caption, lambda: spread(found, names))
+    true = {name: np.tile(truth, (len(e.x) // len(truth), 1)) for name, e in found.items()}
+    errors = {name: _relative(e.x - true[name], true[name]) for name, e in found.items()}
+    medians = ", ".join(f"{name} {number(median(_known(error)))}" for name, error in errors.items())
+    told = f"Median of ‖x − x_true‖ / ‖x_true‖: {medians}."
+    if d > MOST:
+        caption = (
+            f"The share of examples whose x is at most so far from x_true. Higher and further left is better. {told}"
+        )
+        return Picture("estimates", "Errors of the estimates", caption, lambda: error_figure(errors))
+    caption = (
+        "Each point is the estimate of one example against the truth, on the broad line if it is right; what lies far "
+        f"off is on the edge of the frame.{with_bars} {told}"
+    )
+    return Picture("estimates", "Estimates against the truth", caption, lambda: against_truth(found, true, names))
+
+
+def _estimates(runs: Sequence[Solution]) -> Estimates:
+    x = np.concatenate([np.asarray(run.x, dtype=np.float64).reshape(len(run), -1) for run in runs])
+    errors = [run.std_error for run in runs if run.std_error is not None]
+    if len(errors) < len(runs):
+        return Estimates(x)
+    return Estimates(x, np.concatenate([e.reshape(len(e), -1) for e in errors]).astype(np.float64))
+
+
+def _parameter_names(solution: Solution, d: int) -> list[str]:
+    """Names with units, as the file tells them."""
+    told = [f"{p['name']} ({p['unit']})" if p["unit"] else p["name"] for p in solution.parameters]
+    return told if len(told) == d else [f"x[{j}]" for j in range(d)] if d > 1 else ["x"]
+
+
+def _truth(comparison: Comparison) -> np.ndarray | None:
+    """x_true (n, d), flat."""
+    dataset = comparison.source.dataset
+    if dataset is None or dataset.x_true is None:
+        return None
+    return np.asarray(dataset.x_true, dtype=np.float64).reshape(comparison.n, -1)
+
+
+def _relative(error: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Lengths (p,) of (p, d), in parts of the truth's; where that is 0, as they are."""
+    length = np.linalg.norm(truth, axis=1)
+    relative: np.ndarray = np.linalg.norm(error, axis=1) / np.where(length > 0, length, 1.0)
+    return relative
+
+
 MAKERS: dict[str, Maker] = {
     "waterfall": waterfall,
     "scatter": scatter,
     "profile": profile,
     "status": status,
+    "estimates": estimates,
+    "gallery": gallery,
+    "landscape": landscape,
 }
 """By the name of the picture that each makes, in the order in which they are to be looked at."""
 

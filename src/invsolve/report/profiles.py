@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from invsolve.report.style import PALE, WIDTH, drawing, legend_above, log_axis, look, open_frame, plain
+from invsolve.report.style import PALE, WIDTH, drawing, explain, log_axis, look, open_frame, plain
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def profiles_figure(profiles: Sequence[Profile]) -> Figure:
             Line2D([], [], **look(i).stroke, marker=look(i).marker, markersize=4.5, linewidth=1.8, label=plain(name))
             for i, name in enumerate(profiles[0].solved)
         ]
-        legend_above(figure, handles)
+        explain(figure, handles)
     return figure
 
 

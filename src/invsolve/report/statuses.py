@@ -19,7 +19,7 @@ from invsolve.report.style import (
     SMALL,
     WIDTH,
     drawing,
-    legend_above,
+    explain,
     open_frame,
     plain,
 )
@@ -56,7 +56,7 @@ def status_figure(counts: Mapping[str, Mapping[str, int]]) -> Figure:
         handles = [
             Patch(facecolor=_LOOKS[s][0], hatch=_LOOKS[s][1], edgecolor=PAPER, label=s.replace("_", " ")) for s in met
         ]
-        legend_above(figure, handles, len(_LOOKS))
+        explain(figure, handles, len(_LOOKS))
     return figure
 
 

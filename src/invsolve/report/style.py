@@ -17,8 +17,9 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 INK, GREY, PALE, PAPER = "#24292f", "#6e7781", "#d0d7de", "#ffffff"
@@ -100,17 +101,25 @@ def keep_ticks(axes: Axes) -> None:
     axes.tick_params(which="both", color=GREY, labelcolor=INK, labelsize=SMALL)
 
 
-def legend_above(figure: Figure, handles: Sequence[Artist], across: int = 4) -> None:
-    """What the marks mean, above all panels, so that it never covers any, in as many columns as there is room for."""
+def explain(
+    figure: Figure,
+    handles: Sequence[Artist],
+    across: int = 4,
+    loc: Literal["outside upper left", "outside lower center"] = "outside upper left",
+    size: float = SMALL,
+) -> None:
+    """What the marks mean, beside all panels, so that it never covers any, in as many columns as there is room for."""
     lengths = [len(str(handle.get_label())) for handle in handles]
 
     def width(columns: int) -> float:
-        return float(sum(_HANDLE + _CHARACTER * max(column) for column in np.array_split(lengths, columns)))
+        return float(
+            sum(_HANDLE + _CHARACTER * size / SMALL * max(column) for column in np.array_split(lengths, columns))
+        )
 
     fitting = [k for k in range(1, min(across, len(handles)) + 1) if k == 1 or width(k) <= figure.get_figwidth()]
     if handles:
         figure.legend(
-            handles=handles, loc="outside upper left", ncols=fitting[-1], handlelength=2.2, columnspacing=1.4,
+            handles=handles, loc=loc, fontsize=size, ncols=fitting[-1], handlelength=2.2, columnspacing=1.4,
             borderaxespad=0.2,
         )  # fmt: skip
 
@@ -153,6 +162,12 @@ def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float, most
     axis.set_minor_locator(NullLocator())
 
 
+def linear_ticks(axis: Axis, most: int, *, integer: bool = False) -> None:
+    """At most so many ticks of an axis, each with its whole number: none is told apart at the axis' end."""
+    axis.set_major_locator(MaxNLocator(most, integer=integer, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _decimal(float(value))))
+
+
 def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
     """Up to `most` ticks in [low, high]: powers of ten, or 1, 2, 5 or 1, 3 of each, or evenly."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
@@ -179,10 +194,11 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
 
 def _decimal(value: float) -> str:
     """A tick as it is written by hand."""
+    value = 0.0 if abs(value) < 1e-300 else value
     if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return np.format_float_positional(value, precision=10, trim="-", fractional=False)
-    mantissa, _, exponent = f"{value:.10e}".partition("e")
-    return f"{float(mantissa):.10g}·{power(int(exponent))}"
+        return np.format_float_positional(value, precision=10, trim="-", fractional=False).replace("-", "−")
+    mantissa, _, exponent = f"{value:.6e}".partition("e")
+    return f"{float(mantissa):.6g}·{power(int(exponent))}".replace("-", "−")
 
 
 def power(exponent: int) -> str:
