@@ -19,10 +19,11 @@ from typer.testing import CliRunner
 import invsolve
 from invsolve.analysis.comparison import Comparison, Source, compared
 from invsolve.cli import app
+from invsolve.data.solution import HISTORY_EVALUATIONS
 from invsolve.report.page import FIRST_ROWS, default_title, embedded, render
 from invsolve.report.pictures import pictures_of
 from invsolve.report.rows import Column, rows_of
-from invsolve.report.words import sentences
+from invsolve.report.words import missing, sentences
 from tests.report.comparisons import comparison, solution
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
@@ -182,6 +183,9 @@ def test_a_summary_without_truth_tells_losses_and_infinite_ratios() -> None:
 
 def test_what_is_missing_is_said(three: str) -> None:
     assert "The dataset is not at hand (file data.h5 is gone)" in three
+    assert "No histories of bfgs, gd, jpo: " in three
+    history = np.ones((4, len(HISTORY_EVALUATIONS)), np.float32)
+    assert not [note for note in missing(comparison(4, history=history)) if "histories" in note]
 
 
 def test_provenance_tells_seeds_and_commands() -> None:

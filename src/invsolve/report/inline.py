@@ -59,6 +59,9 @@ class InlinePictures:
 
     def _style(self, element: ET.Element, prefix: str) -> None:
         style = element.attrib.pop("style", "").replace("url(#", f"url(#{prefix}-")
+        for key in ("fill", "stroke"):  # as hatched patterns have them: an attribute takes no variable
+            if key in element.attrib:
+                style += f";{key}:{element.attrib.pop(key)}"
         kept = [part.strip() for part in _FONTS.sub("", style).split(";")]
         themed = ";".join(_themed(part) for part in kept if part and not part.endswith(":"))
         if themed:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from invsolve.analysis.comparison import Comparison
 from invsolve.analysis.summary import median
 from invsolve.analysis.wording import duration, interval, number, p_value
-from invsolve.data.solution import Identifiability, Solution, Status
+from invsolve.data.solution import HISTORY_EXAMPLES, Identifiability, Solution, Status
 from invsolve.report.rows import parameter_labels
 from invsolve.report.style import share
 
@@ -177,6 +177,11 @@ def missing(comparison: Comparison) -> list[str]:
         )
     elif comparison.source.dataset is not None and comparison.loss_true is None:
         notes.append("The dataset has no x_true: which examples are solved is not known.")
+    if without := [method for method in comparison.methods if method not in comparison.curves]:
+        notes.append(
+            f"No histories of {', '.join(without)}: how their losses fell is not told, and an example costs all that "
+            f"was spent on it, not only until it was solved. Runs of up to {HISTORY_EXAMPLES:,} examples keep them."
+        )
     if comparison.n == 1:
         notes.append("One example: neither intervals nor p-values.")
     return notes
