@@ -39,7 +39,9 @@ FLOORS = [
     {"_version"},
 ]
 COMMANDS = {f"commands/{path.name}" for path in (SOURCE / "commands").glob("*ing.py")} | {"commands/flags.py"}
-BESIDE_PICTURES = {"report/__init__.py", "report/pictures.py"}  # which draw nothing themselves
+BESIDE_PICTURES = {
+    f"report/{name}.py" for name in ("__init__", "page", "pictures", "provenance", "rows", "words")
+}  # which draw nothing themselves
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 
 

@@ -218,9 +218,14 @@ def compare_solutions(
         model: as for `solve`, where the solutions' model is not registered: its code is run only if it is named here.
 
     Raises:
-        DataError: a file is no solution, or they are of different datasets, or not all methods have the same seeds.
+        DataError: a file is given twice or is no solution, or they are of different datasets, or not all methods have
+            the same seeds.
         OptionError: the baseline is not among them.
     """
+    resolved = [Path(path).resolve() for path in paths]
+    twice = next((path for path, file in zip(paths, resolved, strict=True) if resolved.count(file) > 1), None)
+    if twice is not None:
+        raise DataError(f"{twice} is given twice; name each file once")
     read = {Path(path): read_solution(path) for path in paths}
     if len(read) < least:
         raise DataError(f"comparing needs two solution files at least, found {len(read)}")

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
@@ -132,9 +133,13 @@ def watched(quiet: bool, log: Path | None = None, verbose: bool = False) -> Iter
             signal.signal(number, handler)
 
 
+def this_command() -> str:
+    """The command that is running, as it would be typed."""
+    return shlex.join(["invsolve", *sys.argv[1:]])
+
+
 def resume_command() -> str:
     """The command that goes on with this one."""
-    import shlex
 
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
     return shlex.join(["invsolve", *words, "--resume"])
