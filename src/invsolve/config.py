@@ -50,8 +50,8 @@ def load_config(path: Path, flags: dict[str, bool]) -> tuple[dict[str, Any], dic
 
 
 def _flag_value(where: str, value: Any, *, switch: bool) -> Any:
-    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-        return ",".join(value)
+    if isinstance(value, list) and value and all(isinstance(v, str) or v.__class__ is int for v in value):
+        return ",".join(map(str, value))
     if isinstance(value, bool) is not switch or not isinstance(value, bool | str | int | float):
         raise OptionError(f"{where} must be {'true or false' if switch else 'text or a number'}, found {value!r}")
     return value

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -22,7 +22,8 @@ from invsolve.data.solution import FoundBy, Identifiability, Status
 from invsolve.errors import PipeClosed
 
 if TYPE_CHECKING:
-    from invsolve.engine import Progress
+    from invsolve.control import Progress
+    from invsolve.events import Event
 
 MOST_PARAMETERS = 32  # that a table shows one by one
 
@@ -40,6 +41,20 @@ class _Output(Console):
 def say(message: str) -> None:
     """One line on standard error."""
     print(f"invsolve: {message}", file=sys.stderr)
+
+
+def say_event(event: Event) -> None:
+    """An event of a run, in one line on standard error."""
+    told = (
+        f"{key.replace('_', ' ')} {_in_words(value)}" for key, value in event.told.items() if value not in (None, {})
+    )
+    say(" ".join(f"{event.kind}: {', '.join(told)}".split()))
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_in_words(v)}" for key, v in value.items())
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def print_text(text: str) -> None:
@@ -87,6 +102,22 @@ def show_solution(summary: Mapping[str, Any]) -> None:
         console.print(f"network written to {escape(str(summary['network_written']))}", soft_wrap=True)
     if summary["out"]:
         console.print(f"written to {escape(str(summary['out']))}", soft_wrap=True)
+    if "rerun" in summary:
+        _show_rerun(console, summary["rerun"])
+
+
+def _show_rerun(console: Console, found: Mapping[str, Any]) -> None:
+    """Where a run that was made again differs from the first."""
+    path = escape(found["solution"])
+    if found["identical"]:
+        console.print(f"[green]the same to the bit[/] as {path}", soft_wrap=True)
+    else:
+        table = _table("differs from before", "examples", "largest, relative")
+        for name, column in found["columns"].items():
+            table.add_row(name, str(column["examples"]), "" if column["largest"] is None else number(column["largest"]))
+        console.print(table)
+    for name, (before, now) in found["made_by"].items():
+        console.print(escape(f"{name}: {before} then, {now} now"), soft_wrap=True)
 
 
 def _show_stages(console: Console, summary: Mapping[str, Any]) -> None:
@@ -147,6 +178,45 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     console.print(_costs(comparison))
     for line in _legend(comparison):
         console.print(line, style="dim")
+    if "not_run" in comparison:
+        _show_study(console, comparison)
+
+
+def _show_study(console: Console, comparison: Mapping[str, Any]) -> None:
+    """What becomes of the shares and costs of each method, a column a point; so many side by side as there is room."""
+    by_examples = "by_examples" in comparison
+    points = comparison["by_examples" if by_examples else "by_budget"]
+    at, heading = ("n", "first examples, n =") if by_examples else ("max_evaluations", "evaluations at most")
+    names, baseline = list(comparison["methods"]), comparison["baseline"]
+    blocks: list[tuple[str, list[str], Callable[[Mapping[str, Any]], str]]] = [
+        (f"better than {baseline}", [n for n in names if n != baseline], lambda m: f"{_share_better(m):.1%}"),
+        ("solved", names, lambda m: f"{m['solved']:.1%}"),
+        ("evaluations", names, lambda m: f"{m['evaluations']['mean']:.0f}"),
+    ]
+    first = 1 + max(len(heading), *(2 + len(name) for name in names), *(len(title) for title, *_ in blocks))
+    across = max(1, (console.width - first) // 7)
+    for part in (points[i : i + across] for i in range(0, len(points), across)):
+        table = _table(heading, *(str(point[at]) for point in part))
+        for title, who, cell in blocks:
+            if title != "solved" or "solved" in part[0]["methods"][baseline]:
+                table.add_row(Text(title, style="dim"))
+                for name in who:
+                    table.add_row(f"  {escape(name)}", *(cell(point["methods"][name]) for point in part))
+        console.print(table)
+    if comparison["not_run"]:
+        console.print(missing_points(comparison["not_run"]), style="yellow")
+    if by_examples:
+        console.print("the first n of the file, which is fair where their order means nothing", style="dim")
+
+
+def missing_points(not_run: Sequence[int]) -> str:
+    """A line about points of a study that there was no time for."""
+    return f"not run, for the end came before: {', '.join(map(str, not_run))}"
+
+
+def _share_better(m: Mapping[str, Any]) -> float:
+    better: float = m["better"] / (m["better"] + m["tied"] + m["worse"])
+    return better
 
 
 def _costs(comparison: Mapping[str, Any]) -> Table:
@@ -246,13 +316,18 @@ def show_file(description: Mapping[str, Any]) -> None:
     attributes.add_column(style="dim", no_wrap=True)
     attributes.add_column(overflow="fold")
     for key, value in description["attributes"].items():
-        attributes.add_row(escape(key), escape(str(value)))
+        attributes.add_row(escape(key), escape(_shortened(str(value))))
     console.print(attributes)
     if description.get("command"):
         verb = description.get("verb", "solve it by")
         console.print(f"{verb} [bold]{escape(description['command'])}[/]", soft_wrap=True)
     if "summary" in description:
         show_solution(description["summary"])
+
+
+def _shortened(text: str, most: int = 600) -> str:
+    """A text that is too long for a table without its middle; `--json` has all of it."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def show_check(report: Mapping[str, Any]) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from invsolve.analysis.comparison import Comparison, Contender, Source, by_seed, common_seeds, compared
+from invsolve.contest import Contest, read_points
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Solution
 from invsolve.data.store import read_dataset, read_solution
-from invsolve.engine import Control
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
 from invsolve.methods.joint import JointMethod
 from invsolve.models.base import ForwardModel, Identifiers
@@ -157,6 +158,8 @@ def compare(
     *,
     baseline: str | None = None,
     seeds: int = 1,
+    examples: Sequence[int | str] | None = None,
+    budgets: Sequence[int | str] | None = None,
     settings: Settings | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     model_options: Mapping[str, Any] | None = None,
@@ -169,35 +172,29 @@ def compare(
         methods: registered methods, each once.
         baseline: the one of them that the others are held against; "bfgs" where it is among them, else the first.
         seeds: how many seeds to run each method with, from `settings.seed` on; one that needs none runs once for all.
+        examples: sizes, ascending, such as [2, 8, 32, "all"]: the comparison is repeated over the first so many
+            examples, for `Comparison.study`. Joint methods run anew with each size; what other methods found of all
+            examples is what they find of the first.
+        budgets: evaluations per example, ascending: all methods run anew within each, likewise.
         settings: device, dtype, seed, limits and refinement, common to all; `method` and `method_options` are ignored.
         options: each method's own options, by its name.
         control: to watch the runs, or to end them early.
 
     Raises:
-        InvsolveError: as for `solve`; or a method given twice, a baseline that is not among them, or no seeds.
+        InvsolveError: as for `solve`; or a method given twice, a baseline that is not among them, no seeds, or
+            `examples` or `budgets` that do not ascend or are out of range, or both of them.
     """
     baseline = _choose_baseline(methods, baseline)
     settings = settings or Settings()
     if not 1 <= seeds <= MOST_SEEDS:
         raise OptionError(f"seeds must be from 1 to {MOST_SEEDS}, found {seeds}")
     check_seed(settings.seed + seeds - 1)
-    control = control or Control()
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
+    axis, points = read_points(examples, budgets, len(data), settings.max_evaluations)
+    own = {name: replace(settings, method=name, method_options=dict((options or {}).get(name, {}))) for name in methods}
     every = tuple(range(settings.seed, settings.seed + seeds))
-    runs: dict[str, list[Run]] = {}
-    for name in methods:  # all are checked before the first one computes
-        own = replace(settings, method=name, method_options=dict((options or {}).get(name, {})))
-        first = Run(data, model, dict(model_options or {}), own)
-        others = every[1:] if first.uses_seed else ()
-        runs[name] = [first, *(Run(data, model, dict(model_options or {}), replace(own, seed=s)) for s in others)]
-    source = Source(data, runs[baseline][0].model, runs[baseline][0].loss_true())
-    contenders = {
-        name: Contender(
-            tuple(run.solve(None, False, False, control) for run in of_one), of_one[0].is_joint, of_one[0].uses_seed
-        )
-        for name, of_one in runs.items()
-    }
-    return compared(contenders, baseline, every, source)
+    contest = Contest(data, model, dict(model_options or {}), own, baseline, every, axis, points)
+    return contest.hold(control or Control())
 
 
 def compare_solutions(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,42 @@ def test_an_ambiguous_guess_is_refused_unless_the_truth_decides() -> None:
         _ = Dataset(targets=np.zeros((4, 1)), x0=np.zeros(4)).x0_per_row
     assert Dataset(targets=np.zeros((4, 1)), x0=np.zeros(4), x_true=np.zeros((4, 4))).x0_per_row is False
     assert Dataset(targets=np.zeros((4, 1)), x0=np.zeros(4), x_true=np.zeros(4)).x0_per_row is True
+
+
+def test_the_first_examples_mean_what_they_meant_in_the_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whole = Dataset(
+        targets=rng.normal(size=(6, 3)), identifiers={"a": np.arange(6.0)}, x_true=np.ones((6, 3)),
+        names=list("abcdef"), model="sine", model_options={"frequency": 3.0},
+    )  # fmt: skip
+    # Of 3 examples, 3 numbers might be one for each; in the whole they are of the other axis.
+    for sigma in (np.arange(1.0, 4.0), np.arange(1.0, 7.0), np.arange(1.0, 7.0)[:, None], np.float64(2),
+        np.arange(1.0, 19.0).reshape(6, 3)):  # fmt: skip
+        for x0 in (np.arange(3.0), rng.normal(size=(6, 3)), None):
+            path = tmp_path / "data.h5"
+            invsolve.write_dataset(path, replace(whole, sigma=sigma, x0=x0), overwrite=True)
+            for data in (replace(whole, sigma=sigma, x0=x0), invsolve.read_dataset(path)):
+                first = data.first(3, (3,))
+                assert len(first) == 3
+                assert (first.model, first.model_options, list(first.names)) == (
+                    "sine",
+                    {"frequency": 3.0},
+                    list("abc"),
+                )
+                for start, stop in ((0, 3), (1, 2)):
+                    mine, theirs = (d.rows(start, stop, (3,)) for d in (first, data))
+                    assert (mine.targets == theirs.targets).all()
+                    assert (mine.identifiers["a"] == theirs.identifiers["a"]).all()  # type: ignore[index,call-overload]
+                    weights = [np.broadcast_to(r.sigma, r.targets.shape) for r in (mine, theirs) if r.sigma is not None]
+                    assert (weights[0] == weights[1]).all()
+                    if x0 is not None:
+                        assert mine.x0 is not None
+                        assert (mine.x0 == np.broadcast_to(theirs.x0, mine.x0.shape)).all()  # type: ignore[arg-type]
+                assert first.picked(np.array([0, 2]), (3,)).targets.tolist() == data.targets[[0, 2]].tolist()
+                assert np.asarray(first.x_true).shape == (3, 3)
+                with pytest.raises(IndexError):
+                    first.targets[3]
+    assert replace(whole).first(3, (3,)).sha256() != whole.sha256()
 
 
 def test_the_hash_tells_datasets_apart() -> None:

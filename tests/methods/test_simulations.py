@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 import invsolve
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy
-from invsolve.engine import Control
 from invsolve.examples import Examples
 from invsolve.methods.simulations import Candidates, Pairs, Plan, Simulation, simulate
 from invsolve.methods.solver_network import NetworkOptions, SolverNetwork

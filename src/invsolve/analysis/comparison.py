@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from invsolve.data.dataset import Dataset
 from invsolve.data.solution import OPTIONAL, Solution, Status
 from invsolve.errors import DataError
 from invsolve.models.base import ForwardModel
+
+if TYPE_CHECKING:
+    from invsolve.analysis.study import Study
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Comparison:
     curves: dict[str, dict[str, np.ndarray]]  # of the methods with histories, see `profiles.curves`
     contenders: dict[str, Contender]
     source: Source
+    study: Study | None = None  # the same over subsets of the examples or over budgets, where it was asked for
 
     @property
     def loss_true(self) -> np.ndarray | None:
@@ -85,13 +89,17 @@ class Comparison:
             "methods": self.methods,
             "profiles": self.profiles,
             "curves": {name: _curve_json(curve) for name, curve in self.curves.items()},
-        }
+        } | (self.study.to_json() if self.study is not None else {})
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """A header, then a row for each method, seed and example; empty is what is not known or has no meaning.
 
-        A method that needs one run for all seeds has its rows for each of them, as it is counted.
+        A method that needs one run for all seeds has its rows for each of them, as it is counted. With a study, each
+        row begins with where on its axis it is, see `Study.rows`.
         """
+        if self.study is not None:
+            yield from self.study.rows(self)
+            return
         has_prior = any(run.loss_prior is not None for c in self.contenders.values() for run in c.runs)
         prior = ("loss_prior",) if has_prior else ()
         names = {int(status): status.name.lower() for status in Status}

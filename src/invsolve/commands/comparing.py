@@ -21,6 +21,7 @@ from invsolve.commands.flags import (
     Device,
     DType,
     Identifiers,
+    Log,
     MaxEvaluations,
     Model,
     ModelAssign,
@@ -34,6 +35,7 @@ from invsolve.commands.flags import (
     Targets,
     Threads,
     TimeLimit,
+    Verbose,
     assigned,
     open_dataset,
     refuse,
@@ -67,6 +69,14 @@ def compare(
     dtype: DType = "float64",
     seed: Seed = 0,
     seeds: Seeds = 1,
+    examples: Annotated[
+        str | None,
+        typer.Option("--examples", metavar="N,N,...|all", help="again over the first N examples, N ascending"),
+    ] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option("--budgets", metavar="N,N,...", help="again within N evaluations of each example, N ascending"),
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option("-O", metavar="METHOD.KEY=VALUE", help="option of one method, repeatable")
     ] = None,
@@ -84,7 +94,9 @@ def compare(
     sigma: Sigma = "sigma",
     csv: Csv = None,
     overwrite: Overwrite = False,
+    log: Log = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Run several methods on the same dataset from the same starts, or hold finished solutions against each other."""
@@ -98,18 +110,20 @@ def compare(
         )
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
-        names = [name.strip() for name in (methods or "bfgs,gd,jpo").split(",") if name.strip()]
+        names = _listed(methods or "bfgs,gd,jpo") or []
         settings = run_settings(
             refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior
         )
         options = _assigned_by_method(ctx, names, option)
-        with watched(quiet) as (control, signals):
+        with watched(quiet, log, verbose) as (control, signals):
             comparison = pipeline.compare(
                 open_dataset(data[0], targets, identifiers, x0, sigma),
                 model,
                 names,
                 baseline=baseline,
                 seeds=seeds,
+                examples=_listed(examples),
+                budgets=_listed(budgets),
                 settings=settings,
                 options=options,
                 model_options=assigned(ctx, "model_options", model_option, "-M"),
@@ -140,6 +154,8 @@ def _tell_comparison(comparison: Comparison, csv: Path | None, overwrite: bool, 
 
     if csv == STDOUT:
         console.print_rows(comparison.rows())
+        if comparison.study is not None and comparison.study.not_run:
+            console.say(console.missing_points(comparison.study.not_run))
         return
     if csv is not None:
         write_rows(csv, comparison.rows(), overwrite)
@@ -167,3 +183,7 @@ def _assigned_by_method(ctx: typer.Context, methods: list[str], flags: list[str]
             raise OptionError(f"-O {key}={value}: compare takes METHOD.KEY=VALUE, METHOD one of {', '.join(methods)}")
         options[name][option] = value
     return options
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]

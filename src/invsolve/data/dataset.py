@@ -69,6 +69,7 @@ class Dataset:
     model_options: dict[str, Any] = field(default_factory=dict)
     source: str | None = None  # the file it was read from
     hash_source: Callable[[], str] | None = field(default=None, repr=False)
+    paths: dict[str, str] = field(default_factory=dict)  # where in the file arrays were, that have another name there
 
     def __post_init__(self) -> None:
         self.targets = _numeric("targets", self.targets)
@@ -121,6 +122,36 @@ class Dataset:
     def picked(self, numbers: np.ndarray, x_shape: tuple[int, ...]) -> Rows:
         """Load the examples of these numbers (b,), which ascend."""
         return self._load(numbers, 0, numbers, x_shape)
+
+    def first(self, n: int, x_shape: tuple[int, ...]) -> Dataset:
+        """The first n examples as a dataset of their own; arrays in a file stay there.
+
+        What is meant for each example and what for all is said by the whole: n might be the length of another axis.
+        """
+        identifiers, x0, sigma, ndim = self.identifiers, self.x0, self.sigma, len(self.targets.shape)
+        if isinstance(identifiers, Mapping):
+            identifiers = {k: _head(v, n) for k, v in identifiers.items()}
+        elif identifiers is not None:
+            identifiers = _head(identifiers, n)
+        if x0 is not None:
+            per_row = tuple(x0.shape) == (len(self), *x_shape)
+            x0 = _head(x0, n) if per_row else np.broadcast_to(np.asarray(x0), (n, *x_shape))
+        if sigma is not None and sigma.shape == (len(self),):
+            sigma = np.asarray(sigma[:n]).reshape(-1, *(1,) * (ndim - 1))
+        elif sigma is not None and len(sigma.shape) < ndim:
+            sigma = np.asarray(sigma).reshape(*(1,) * (ndim - len(sigma.shape)), *sigma.shape)
+        elif sigma is not None and sigma.shape[0] == len(self):
+            sigma = _head(sigma, n)
+        return Dataset(
+            targets=_head(self.targets, n),
+            identifiers=identifiers,
+            x0=x0,
+            sigma=sigma,
+            x_true=None if self.x_true is None else _head(self.x_true, n),
+            names=None if self.names is None else self.names[:n],
+            model=self.model,
+            model_options=self.model_options,
+        )
 
     def _load(
         self, span: slice | np.ndarray, start: int, numbers: np.ndarray | None, x_shape: tuple[int, ...] | None
@@ -223,6 +254,27 @@ class Dataset:
             return np.asarray(self.sigma[span]).reshape(-1, *(1,) * (ndim - 1))
         per_row = len(self.sigma.shape) == ndim and self.sigma.shape[0] == n
         return np.asarray(self.sigma[span] if per_row else self.sigma[...])
+
+
+class _Head:
+    """The first n rows of an array in a file, where they stay."""
+
+    def __init__(self, array: Array, n: int) -> None:
+        self._array, self.shape, self.dtype = array, (n, *array.shape[1:]), array.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return self._array[slice(*key.indices(self.shape[0]))]
+        if isinstance(key, np.ndarray):  # numbers of rows, of those that there are
+            return self._array[key]
+        return np.asarray(self)[key]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self._array[: self.shape[0]], dtype=dtype)
+
+
+def _head(array: Array, n: int) -> Array:
+    return array[:n] if isinstance(array, np.ndarray) else _Head(array, n)
 
 
 def _numeric(name: str, array: Any) -> Array:
