@@ -62,6 +62,7 @@ def test_every_command_and_method_is_told() -> None:
         "generate",
         "check",
         "diagnose",
+        "plot",
         "models",
         "methods",
         "inspect",

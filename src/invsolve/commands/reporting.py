@@ -42,16 +42,16 @@ def report(
     from invsolve import pipeline
     from invsolve.report.page import check_report
     from invsolve.report.pictures import pictures_of
-    from invsolve.report.saving import PAPER_KINDS, check_figures, save_pictures
+    from invsolve.report.saving import PAPERS, check_figures, save_pictures
 
     check_report(out, overwrite, [*solutions, *([] if data is None else [data])])
     with contextlib.redirect_stdout(sys.stderr):  # what a model prints
         comparison = pipeline.compare_solutions(solutions, baseline=baseline, least=1, data=data, model=model)
         pictures = pictures_of(comparison)
         if figures is not None:
-            check_figures(figures, [picture.name for picture in pictures], overwrite, PAPER_KINDS)
+            check_figures(figures, [picture.name for picture in pictures], overwrite, PAPERS)
         write_page(comparison, out, title=title, overwrite=overwrite, quiet=quiet)
-        saved = [] if figures is None else save_pictures(pictures, figures, overwrite=overwrite)
+        saved = [] if figures is None else save_pictures(pictures, figures, overwrite)
     if not quiet:
         _tell(out, saved)
 
