@@ -281,5 +281,5 @@ def _over_seeds(comparison: Comparison) -> str:
 def _solved_by(comparison: Comparison) -> str:
     told: Any = comparison.profiles.get("solved_by")
     if told == "x_true":
-        return "a loss of at most 1.05 times that at x_true and a thousandth of that at x_initial"
+        return "a loss of at most 1.05 times that at x_true plus a thousandth of that at x_initial"
     return "a loss within a thousandth of the way from x_initial to the best of all methods"
