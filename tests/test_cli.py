@@ -141,7 +141,7 @@ def test_an_example_without_observations_is_nonfinite_for_that_reason(command: C
         (["solve", "wp.h5", "--out", "no/where.h5"], "folder no of the output does not exist"),
         (["solve", "wp.h5", "--out", "wp.h5", "--overwrite"], "is the input"),
         (["solve", "wp.h5", "--config", "absent.toml"], "config absent.toml cannot be read"),
-        (["solve"], "Missing argument"),
+        (["solve"], "the dataset is missing: invsolve solve DATA.h5"),
         (["sovle"], "sovle"),
         (["compare", "wp.h5", "--methods", "bfgs,bfgs"], "method 'bfgs' is given twice"),
         (["compare", "wp.h5", "--methods", "gd", "--baseline", "bfgs"], "baseline 'bfgs' is not among the methods"),

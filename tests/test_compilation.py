@@ -13,8 +13,9 @@ from torch import Tensor
 
 import invsolve
 from invsolve.compilation import CompiledKernels
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
-from invsolve.engine import Control, Kernels, run_rows
+from invsolve.engine import Kernels, run_rows
 from invsolve.histories import History
 from invsolve.methods.bfgs import Bfgs
 from invsolve.methods.lm import Lm

@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
 import invsolve
+from invsolve import console
 from invsolve.analysis.comparison import Comparison
 from invsolve.cli import app
+from invsolve.commands import comparing
 from invsolve.contest import ends_first
+from invsolve.control import Control, Progress
 from invsolve.data.dataset import Dataset
-from invsolve.engine import Control, Progress
 from invsolve.run import Run
 from tests.conftest import Command
 
@@ -63,6 +66,17 @@ def test_joint_methods_are_run_anew_with_the_first_examples_alone(data: Dataset)
     six, twelve = (c.contenders["jpo"].runs[0] for c in (found.study.points[6], found))
     assert (six.evaluations != twelve.evaluations[:6]).any()
     assert six.attributes["seconds"] > 0
+
+
+def test_first_examples_that_all_fail_do_not_end_the_comparison(data: Dataset) -> None:
+    targets = np.array(data.targets)
+    targets[:3] = np.nan  # nothing observed
+    found = invsolve.compare(replace(data, targets=targets), methods=["bfgs", "jpo"], examples=[3, 4], options=JPO)
+    assert found.study is not None
+    three, four = (point.methods["jpo"] for point in found.study.points.values())
+    assert three["status"]["nonfinite"] == four["status"]["nonfinite"] == 3
+    assert (three["tied"], three["solved"]) == (3, 0)
+    assert four["evaluations"]["max"] != found.methods["jpo"]["evaluations"]["max"]  # a run of its own
 
 
 def test_all_methods_run_anew_within_each_budget(data: Dataset) -> None:
@@ -153,7 +167,22 @@ def test_what_an_interruption_left_out_is_told(data: Dataset, axis: str) -> None
             "4/8 jpo ≤10",
             "5/8 bfgs ≤30",
         }
+    assert not any(stage.endswith(": jpo") for stage in stages)  # it is the run's name
+    assert any(stage.endswith(": bfgs") for stage in stages)  # jpo's refinement
     assert found.to_json()["not_run"] == list(found.study.not_run)
+
+
+def test_an_early_interruption_leaves_the_comparison_alone(data: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    control = Control()
+    control.interrupted = True
+    found = invsolve.compare(data, methods=["bfgs", "jpo"], examples=[2, "all"], options=JPO, control=control)
+    assert found.to_json()["by_examples"] == []
+    console.show_comparison(found.to_json())
+    assert "not run, for the end came before: 2, 12" in capsys.readouterr().out
+    comparing._tell_comparison(found, comparing.STDOUT, overwrite=False, as_json=False)
+    printed, told = capsys.readouterr()
+    assert printed.count("\n12,") == 2 * 12
+    assert told == "invsolve: not run, for the end came before: 2, 12\n"
 
 
 def test_rows_tell_where_they_belong(data: Dataset) -> None:
@@ -217,14 +246,23 @@ def test_the_command_tells_all_of_it(command: Command, wave_packets: Path) -> No
             assert m["better"] + m["tied"] + m["worse"] == m["n"] == point["n"]
     rows = list(csv.DictReader((folder / "rows.csv").read_text().splitlines()))
     assert [sum(row["n"] == n for row in rows) for n in ("2", "4", "12")] == [4, 8, 24]
-    sizes = ",".join(map(str, range(2, 13)))
-    words = ("compare", "wp.h5", "--methods", "bfgs,multistart", "--examples", sizes)
-    table = command(*words, cwd=folder, env=os.environ | {"COLUMNS": "80"}).stdout.splitlines()
+
+
+def test_the_table_of_a_study_fits_and_goes_on_below(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    sizes = list(range(2, 13))
+    document = invsolve.compare(data, methods=["bfgs", "multistart"], examples=sizes).to_json()
+    console.show_comparison(document | {"not_run": [13]})
+    table = capsys.readouterr().out.splitlines()
     assert max(map(len, table)) <= 80
     heads = [line.split()[4:] for line in table if line.startswith("first examples, n =")]
-    assert list(itertools.chain(*heads)) == sizes.split(",")
-    assert len(heads) == 2
-    shown = table[table.index(next(line for line in table if line.startswith("better than bfgs"))) + 1].split()
-    points = {str(point["n"]): point["methods"]["multistart"] for point in document["by_examples"]}
-    for n, share in zip(["multistart", *heads[0]], shown, strict=True):
-        assert share == (f"{points[n]['better'] / int(n):.1%}" if n in points else share)
+    assert [len(head) for head in heads] == [8, 3]
+    assert list(map(int, itertools.chain(*heads))) == sizes
+    starts = [i for i, line in enumerate(table) if line.startswith("first examples, n =")]
+    shown = [s for i in starts for s in table[i + 2].split()[1:]]  # of multistart, below "better than bfgs"
+    assert shown == [f"{p['methods']['multistart']['better'] / p['n']:.1%}" for p in document["by_examples"]]
+    spent = [s for i in starts for s in table[i + 8].split()[1:]]
+    assert spent == [f"{p['methods']['multistart']['evaluations']['mean']:.0f}" for p in document["by_examples"]]
+    assert "not run, for the end came before: 13" in table

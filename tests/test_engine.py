@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
-from invsolve.engine import RUNNING, Control, RowResults, RowState, run_rows
+from invsolve.engine import RUNNING, RowResults, RowState, run_rows
 from invsolve.methods.base import FirstOrder
 from invsolve.models.base import FunctionModel
 from invsolve.problem import Problem

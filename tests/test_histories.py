@@ -12,9 +12,10 @@ from torch import Tensor
 
 import invsolve
 from invsolve import range_solver
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import HISTORY_EVALUATIONS, HISTORY_EXAMPLES, Status
-from invsolve.engine import Control, run_rows
+from invsolve.engine import run_rows
 from invsolve.histories import History
 from invsolve.problem import Problem
 from invsolve.registry import registered
@@ -189,3 +190,13 @@ def test_slices_share_the_history_and_selections_begin_one() -> None:
     p.absorb(torch.tensor([1, 1]), part)
     assert noted(p)[1, :3].tolist() == [2.0, 1.5, 0.5]
     assert p.evaluations.tolist() == [0, 3, 0]
+
+
+def test_nothing_waits_for_a_device() -> None:
+    """Tensors without values, of which none can be asked for, stand for those of a GPU that is still computing."""
+    meta = torch.device("meta")
+    whole, part = History.empty(4, meta), History.empty(3, meta)
+    rows, counts = torch.empty(3, dtype=torch.int64, device=meta), torch.empty(3, dtype=torch.int64, device=meta)
+    whole.note(rows, counts, torch.empty(3, dtype=torch.float64, device=meta))
+    whole.absorb(rows, part, counts, counts)
+    assert whole.least.shape == (4, len(GRID))

@@ -20,10 +20,10 @@ FLOORS = [
     {"commands"},
     {"shell"},
     {"console", "inspection", "checks", "diagnosis"},
-    {"pipeline", "report"},
+    {"pipeline", "report", "rerun"},
     {"contest"},
     {"run"},
-    {"range_solver", "workers", "reuse"},
+    {"range_solver", "workers", "reuse", "reached"},
     {"registry"},
     {"tuning"},
     {"methods", "compilation"},
@@ -33,12 +33,15 @@ FLOORS = [
     {"problem"},
     {"coordinates", "penalty", "shapes", "histories", "rows_apart"},
     {"models", "data"},
-    {"options", "config", "settings", "ranges", "tracing"},
+    {"options", "config", "settings", "ranges", "tracing", "control"},
+    {"events"},
     {"errors", "__init__"},
     {"_version"},
 ]
 COMMANDS = {f"commands/{path.name}" for path in (SOURCE / "commands").glob("*ing.py")} | {"commands/flags.py"}
-BESIDE_PICTURES = {"report/__init__.py", "report/pictures.py"}  # which draw nothing themselves
+BESIDE_PICTURES = {
+    f"report/{name}.py" for name in ("__init__", "page", "pictures", "provenance", "rows", "words")
+}  # which draw nothing themselves
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 
 

@@ -57,6 +57,7 @@ def test_every_command_and_method_is_told() -> None:
     for name in (
         "solve",
         "compare",
+        "report",
         "predict",
         "generate",
         "check",

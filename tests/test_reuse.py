@@ -26,11 +26,11 @@ import invsolve
 from invsolve import cli, ranges
 from invsolve import examples as examples_module
 from invsolve.analysis.summary import is_solved
+from invsolve.control import Control
 from invsolve.data import files
 from invsolve.data.dataset import Dataset
 from invsolve.data.network_file import KEY, SavedNetwork, read_network
 from invsolve.data.solution import FoundBy, Solution, Status
-from invsolve.engine import Control
 from invsolve.methods.solver_network import NetworkMethod, SolverNetwork, restored
 from invsolve.registry import load_method, methods_of
 from invsolve.reuse import open_network

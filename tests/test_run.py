@@ -18,10 +18,10 @@ from torch import Tensor
 
 import invsolve
 from invsolve import ranges
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.run_folder import RunFolder
 from invsolve.data.solution import COLUMNS, Status
-from invsolve.engine import Control
 from invsolve.models.base import FunctionModel
 
 COMPARED = [*(c for c in COLUMNS if c != "example"), "history"]
@@ -87,9 +87,10 @@ def test_an_interrupted_run_keeps_what_it_has_and_resumes(method: str, after: in
     undisturbed = invsolve.solve(data, calm, method, options=options)
     for column in COMPARED:
         np.testing.assert_array_equal(getattr(resumed, column), getattr(undisturbed, column), err_msg=column)
-    assert ("chosen" in resumed.attributes) == (method == "jpo")
-    if method == "jpo":
-        assert json.loads(resumed.attributes["chosen"]) == undisturbed.attributes["chosen"]
+    for told in ("chosen", "training_curve"):
+        assert (told in resumed.attributes) == (method == "jpo")
+        if method == "jpo":
+            assert json.loads(resumed.attributes[told]) == undisturbed.attributes[told]
     assert [p.name for p in tmp_path.iterdir()] == ["out.h5"]
     again = invsolve.solve(data, calm, method, options=options, out=out, resume=True)  # complete: nothing to do
     assert again.attributes["created"] == resumed.attributes["created"]

@@ -18,9 +18,9 @@ from torch import Tensor
 
 import invsolve
 from invsolve import range_solver, ranges, run
+from invsolve.control import Control, Progress
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
-from invsolve.engine import Control, Progress
 from invsolve.errors import WorkerError
 from invsolve.models.base import FunctionModel
 
@@ -213,8 +213,11 @@ def test_progress_is_of_the_whole_run() -> None:
         time.sleep(0.02)
         return y
 
-    invsolve.solve(shots(), in_workers(slow), threads=2, control=Control(told.append))
+    control = Control(told.append)
+    control.begin_run("2/5 bfgs seed 3")
+    invsolve.solve(shots(), in_workers(slow), threads=2, control=control)
     assert len(told) > 3
+    assert {p.stage for p in told} == {"2/5 bfgs seed 3"}
     assert {p.total for p in told} == {40}
     assert all(0 <= p.fraction <= 1 and 0 <= p.done <= 40 for p in told)
     assert told[-1].fraction > told[0].fraction

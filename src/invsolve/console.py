@@ -17,12 +17,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from invsolve.analysis.wording import duration, interval, number, p_value
 from invsolve.data.rows import print_rows as write_csv
 from invsolve.data.solution import FoundBy, Identifiability, Status
 from invsolve.errors import PipeClosed
 
 if TYPE_CHECKING:
-    from invsolve.engine import Progress
+    from invsolve.control import Progress
+    from invsolve.events import Event
 
 MOST_PARAMETERS = 32  # that a table shows one by one
 
@@ -40,6 +42,20 @@ class _Output(Console):
 def say(message: str) -> None:
     """One line on standard error."""
     print(f"invsolve: {message}", file=sys.stderr)
+
+
+def say_event(event: Event) -> None:
+    """An event of a run, in one line on standard error."""
+    told = (
+        f"{key.replace('_', ' ')} {_in_words(value)}" for key, value in event.told.items() if value not in (None, {})
+    )
+    say(" ".join(f"{event.kind}: {', '.join(told)}".split()))
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_in_words(v)}" for key, v in value.items())
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def print_text(text: str) -> None:
@@ -87,6 +103,22 @@ def show_solution(summary: Mapping[str, Any]) -> None:
         console.print(f"network written to {escape(str(summary['network_written']))}", soft_wrap=True)
     if summary["out"]:
         console.print(f"written to {escape(str(summary['out']))}", soft_wrap=True)
+    if "rerun" in summary:
+        _show_rerun(console, summary["rerun"])
+
+
+def _show_rerun(console: Console, found: Mapping[str, Any]) -> None:
+    """Where a run that was made again differs from the first."""
+    path = escape(found["solution"])
+    if found["identical"]:
+        console.print(f"[green]the same to the bit[/] as {path}", soft_wrap=True)
+    else:
+        table = _table("differs from before", "examples", "largest, relative")
+        for name, column in found["columns"].items():
+            table.add_row(name, str(column["examples"]), "" if column["largest"] is None else number(column["largest"]))
+        console.print(table)
+    for name, (before, now) in found["made_by"].items():
+        console.print(escape(f"{name}: {before} then, {now} now"), soft_wrap=True)
 
 
 def _show_stages(console: Console, summary: Mapping[str, Any]) -> None:
@@ -140,8 +172,8 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     for name, m in comparison["methods"].items():
         cells = ["", "", "", "", ""]
         if name != comparison["baseline"]:
-            told = m["note"] if m["p_holm"] is None else _p_value(m["p_holm"])
-            cells = [str(m["better"]), str(m["tied"]), str(m["worse"]), _interval(m["log10_ratio"]), told]
+            told = m["note"] if m["p_holm"] is None else p_value(m["p_holm"])
+            cells = [str(m["better"]), str(m["tied"]), str(m["worse"]), interval(m["log10_ratio"]), told]
         table.add_row(escape(name), *cells)
     console.print(table)
     console.print(_costs(comparison))
@@ -173,10 +205,14 @@ def _show_study(console: Console, comparison: Mapping[str, Any]) -> None:
                     table.add_row(f"  {escape(name)}", *(cell(point["methods"][name]) for point in part))
         console.print(table)
     if comparison["not_run"]:
-        left = ", ".join(map(str, comparison["not_run"]))
-        console.print(f"not run, for the end came before: {left}", style="yellow")
+        console.print(missing_points(comparison["not_run"]), style="yellow")
     if by_examples:
         console.print("the first n of the file, which is fair where their order means nothing", style="dim")
+
+
+def missing_points(not_run: Sequence[int]) -> str:
+    """A line about points of a study that there was no time for."""
+    return f"not run, for the end came before: {', '.join(map(str, not_run))}"
 
 
 def _share_better(m: Mapping[str, Any]) -> float:
@@ -215,26 +251,9 @@ def _legend(comparison: Mapping[str, Any]) -> Iterator[str]:
         yield "solved: within 0.1 % of the way from the start to the best of all methods"
 
 
-def _p_value(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _sparkline(shares: Sequence[float]) -> str:
     """A bar for each share; a dot is none at all, and only a full bar is all."""
     return "".join("▁▂▃▄▅▆▇█"[int(7 * share)] if share > 0 else "·" for share in shares)
-
-
-def _interval(ratio: Mapping[str, Any]) -> str:
-    """Median and interval; null is infinite, of a sign that is told beside, or unknown."""
-    infinite = ratio.get("infinite", {})
-
-    def cell(name: str) -> str | None:
-        if name in infinite:
-            return "∞" if infinite[name] > 0 else "-∞"
-        return None if ratio[name] is None else f"{ratio[name] + 0.0:.2f}".replace("-0.00", "0.00")
-
-    middle, low, high = map(cell, ("median", "low", "high"))
-    return f"{middle} [{low}, {high}]" if low is not None else f"{middle}"
 
 
 def show_entries(kind: str, rows: Sequence[tuple[str, str, str]]) -> None:
@@ -281,13 +300,18 @@ def show_file(description: Mapping[str, Any]) -> None:
     attributes.add_column(style="dim", no_wrap=True)
     attributes.add_column(overflow="fold")
     for key, value in description["attributes"].items():
-        attributes.add_row(escape(key), escape(str(value)))
+        attributes.add_row(escape(key), escape(_shortened(str(value))))
     console.print(attributes)
     if description.get("command"):
         verb = description.get("verb", "solve it by")
         console.print(f"{verb} [bold]{escape(description['command'])}[/]", soft_wrap=True)
     if "summary" in description:
         show_solution(description["summary"])
+
+
+def _shortened(text: str, most: int = 600) -> str:
+    """A text that is too long for a table without its middle; `--json` has all of it."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def show_check(report: Mapping[str, Any]) -> None:
@@ -368,22 +392,6 @@ def _show_alignment(console: Console, a: Mapping[str, Any]) -> None:
     table.add_row("mean", *(f"{value:.2f}" for value in a["joint"]), f"{a['plain']:.2f}")
     table.add_row("± networks", *(f"{value:.2f}" for value in a["spread"]), "")
     console.print(table)
-
-
-def number(value: float | None) -> str:
-    """Four significant digits; None, which stands for infinity in JSON, as ∞."""
-    return "∞" if value is None else f"{value:.4g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit that reads best."""
-    if seconds is None:
-        return ""
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 class ProgressDisplay:

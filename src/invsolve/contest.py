@@ -10,8 +10,9 @@ from typing import Any
 
 from invsolve.analysis.comparison import Comparison, Contender, Source, compared
 from invsolve.analysis.study import Axis, Study
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
-from invsolve.engine import Control
+from invsolve.data.solution import Status
 from invsolve.errors import OptionError
 from invsolve.run import Run
 from invsolve.settings import LEAST_EVALUATIONS, MANY, Settings
@@ -91,7 +92,8 @@ class Contest:
         some = self.dataset.first(n, self.runs[self.baseline][0].x_shape)
         contenders = {}
         for name, found in whole.contenders.items():
-            if found.shared:
+            # Of examples none of which can be evaluated nothing is learned, and a run of them alone would be refused.
+            if found.shared and (found.runs[0].status[:n] != Status.NONFINITE).any():
                 runs = self._runs_of(some, self.entries[name])
                 contenders[name] = self._solved(name, runs, f" n={n}", control)
             else:

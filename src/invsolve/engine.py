@@ -7,8 +7,6 @@ no row waits for another's. Finished rows leave the batch at once and waiting on
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -18,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.control import Control, Progress
 from invsolve.data.solution import Status
 from invsolve.histories import History
 from invsolve.problem import Batch, Problem
@@ -131,85 +130,6 @@ class CompilableStepper(RowStepper[S], Protocol[S]):
     def compute(self, problem: Problem, batch: Batch, state: S, trial: Tensor) -> Evaluation:
         """What `evaluate` gives, as a function of its tensors alone."""
         ...
-
-
-@dataclass
-class Progress:
-    """What a progress display is told."""
-
-    stage: str
-    total: int  # examples
-    done: int  # examples finished
-    fraction: float  # of the stage's work
-    evaluations: int  # rows of F computed since the stage began
-    losses: Tensor  # best so far, of the examples begun
-
-
-class Control:
-    """How a run is watched and ended from outside: deadline, interruption, progress.
-
-    `interrupted` is set by a signal handler; rows in flight then end with their best so far.
-    """
-
-    def __init__(
-        self, display: Callable[[Progress], None] | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._display, self._clock = display, clock
-        self._deadline = self._before = 0.0
-        self._limited = False
-        self._told = -math.inf
-        self._total: int | None = None
-        self._run = ""
-        self.interrupted = False
-
-    def start(self, time_limit: float | None) -> None:
-        """Start the clock of a run that may take `time_limit` seconds."""
-        self._limited = time_limit is not None
-        self._deadline = self._clock() + (time_limit or 0.0)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether to end at the next opportunity."""
-        return self.interrupted or (self._limited and self._clock() >= self._deadline)
-
-    def begin_run(self, name: str) -> None:
-        """From now on, what is reported is of this one of several runs."""
-        self._run, self._total = f"{name}: ", None
-
-    def begin_range(self, before: int, total: int) -> None:
-        """From now on, what is reported is of a range of rows with `before` finished examples before it."""
-        self._before, self._total = before, total
-
-    def report(self, progress: Callable[[], Progress]) -> None:
-        """Tell the display, if there is one, at most ten times a second."""
-        if self._display is None or self._clock() - self._told < 0.1:
-            return
-        told = progress()
-        if self._total is not None:
-            told.fraction = (self._before + told.fraction * told.total) / self._total
-            told.done, told.total = int(self._before) + told.done, self._total
-        told.stage = self._run + told.stage
-        self._display(told)
-        self._told = self._clock()
-
-    def seen_as(self, change: Callable[[Progress], Progress]) -> Control:
-        """This control for a part of a solve, what it reports of which is changed before it is shown."""
-        return _Part(self, change)
-
-
-class _Part(Control):
-    """The control of a part: the whole one decides."""
-
-    def __init__(self, whole: Control, change: Callable[[Progress], Progress]) -> None:
-        super().__init__()
-        self._whole, self._change = whole, change
-
-    @property
-    def stopped(self) -> bool:
-        return self._whole.stopped
-
-    def report(self, progress: Callable[[], Progress]) -> None:
-        self._whole.report(lambda: self._change(progress()))
 
 
 @dataclass

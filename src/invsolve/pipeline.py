@@ -15,10 +15,10 @@ import torch
 
 from invsolve.analysis.comparison import Comparison, Contender, Source, by_seed, common_seeds, compared
 from invsolve.contest import Contest, read_points
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Solution
 from invsolve.data.store import read_dataset, read_solution
-from invsolve.engine import Control
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
 from invsolve.methods.joint import JointMethod
 from invsolve.models.base import ForwardModel, Identifiers
@@ -218,9 +218,14 @@ def compare_solutions(
         model: as for `solve`, where the solutions' model is not registered: its code is run only if it is named here.
 
     Raises:
-        DataError: a file is no solution, or they are of different datasets, or not all methods have the same seeds.
+        DataError: a file is given twice or is no solution, or they are of different datasets, or not all methods have
+            the same seeds.
         OptionError: the baseline is not among them.
     """
+    resolved = [Path(path).resolve() for path in paths]
+    twice = next((path for path, file in zip(paths, resolved, strict=True) if resolved.count(file) > 1), None)
+    if twice is not None:
+        raise DataError(f"{twice} is given twice; name each file once")
     read = {Path(path): read_solution(path) for path in paths}
     if len(read) < least:
         raise DataError(f"comparing needs two solution files at least, found {len(read)}")

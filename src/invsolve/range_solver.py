@@ -13,10 +13,11 @@ import torch
 
 from invsolve.analysis.evaluate import Score, evaluate
 from invsolve.analysis.uncertainty import Uncertainty, reduced_chi2, uncertainty
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.data.run_folder import Columns
 from invsolve.data.solution import CODES, HISTORY_EXAMPLES, Status
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.histories import History
 from invsolve.jacobian import jacobian_cost
@@ -98,7 +99,7 @@ class RangeSolver:
         control.begin_range(0, len(self.dataset))
         columns = method.fit(examples, objective.to(self.dtype), self.budget(method), control).to_columns()
         return columns | {
-            "chosen": np.frombuffer(json.dumps(method.chosen).encode(), dtype=np.uint8),
+            **{name: _as_bytes(getattr(method, name)) for name in _TOLD},
             "loss_initial": loss.cpu().numpy(),
             "evaluations": examples.evaluations.cpu().numpy(),
             "gradients": examples.gradients.cpu().numpy(),
@@ -108,7 +109,9 @@ class RangeSolver:
     def use_fit(self, method: JointMethod, columns: Columns) -> None:
         """Solve ranges by what `fit` gave, in this run or an earlier one."""
         method.fitted = RowResults.from_columns(columns, self.device)
-        method.chosen = json.loads(columns["chosen"].tobytes())
+        for name in _TOLD:
+            if name in columns:
+                setattr(method, name, json.loads(columns[name].tobytes()))
         names = ("loss_initial", "evaluations", "gradients", "history")
         found = {name: torch.from_numpy(columns[name]).to(self.device) for name in names if name in columns}
         self._fitted = Fitted(**found)
@@ -237,6 +240,14 @@ class RangeSolver:
         """Evaluations of each row that are left for the evaluator, and for the Jacobian where it is asked for."""
         d, m = math.prod(self.x_shape), math.prod(self.dataset.y_shape)
         return 1 + (jacobian_cost(d, m) if self.settings.covariance else 0)
+
+
+_TOLD = ("chosen", "training_curve")
+"""Attributes of a joint method that tell of its training: JSON values."""
+
+
+def _as_bytes(told: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(json.dumps(told).encode(), dtype=np.uint8)
 
 
 def _refine(refiner: Method, problem: Problem, found: RowResults, budget: Budget, control: Control) -> RowResults:

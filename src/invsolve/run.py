@@ -6,12 +6,12 @@ import contextlib
 import functools
 import json
 import math
+import os
 import platform
 import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,19 @@ from invsolve import reuse
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
 from invsolve.analysis.uncertainty import MOST_UNKNOWNS
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, range_name, refuse_other_run
 from invsolve.data.solution import Solution, Status
 from invsolve.data.store import read_dataset, read_solution
-from invsolve.engine import Control
 from invsolve.errors import ModelError, OptionError, OutputError
 from invsolve.methods.base import Method, RowMethod
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct
 from invsolve.range_solver import RangeSolver
 from invsolve.ranges import Range, Ranges, most_rows, split
+from invsolve.reached import Answer, Reached, any_finite, counts
 from invsolve.registry import load_method, method_class, methods_of, model_of
 from invsolve.settings import (
     LEAST_EVALUATIONS,
@@ -51,37 +52,6 @@ from invsolve.workers import can_fork, solve_shared
 WORTH_FORKING = 1.0  # seconds of work ahead, by one process, from which several pay
 _ROUNDS = 30  # that a solve takes at least, in times of the scoring of its starts: a few rounds, each with a gradient
 _LEAST_SHARE = 8  # examples: fewer are no work to share
-
-
-@dataclass
-class Answer:
-    """What came of one range."""
-
-    given: Range
-    finished: bool  # it did not end early
-    any_finite: bool
-    columns: Columns | None  # None where they are in the run's folder
-    first_error: tuple[int, str] | None
-
-
-@dataclass
-class Reached:
-    """How far a run has come."""
-
-    kept: list[Range] = field(default_factory=list)  # in the run's folder
-    held: dict[Range, Columns] = field(default_factory=dict)  # in memory: the unfinished, or all if there is no folder
-    not_run: list[Range] = field(default_factory=list)
-    any_finite: bool = False
-    ended_early: bool = False
-
-    def add(self, answer: Answer) -> None:
-        """Take in what came of a range."""
-        self.any_finite |= answer.any_finite
-        self.ended_early |= not answer.finished
-        if answer.columns is None:
-            self.kept.append(answer.given)
-        else:
-            self.held[answer.given] = answer.columns
 
 
 class Run:
@@ -154,6 +124,7 @@ class Run:
             reuse.check_target(self.settings.save_network, taken, overwrite or resume)
         self._replace_network = overwrite or resume
         with threads_set(self.threads), self._folder(out, resume=resume, overwrite=overwrite) as folder:
+            self._tell_begin(out, control)
             reached = self._solve_all(folder, control)
             attributes = self.attributes() | {"seconds": time.monotonic() - began}
             blocks = self._blocks(reached, folder)
@@ -171,7 +142,28 @@ class Run:
                 solution = Solution(**joined, attributes=attributes, parameters=self._parameters())
         if self._unsaved:  # the disk was full after the training; the solutions, at least, are kept
             self._save_network()
+        for note in (*self.notes, *self.solver.tuning.notes):
+            control.tell("note", text=note)
+        took = round(time.monotonic() - began, 3)
+        control.tell("end", took=took, ended_early=reached.ended_early, **counts(solution.columns()))
         return solution
+
+    def _tell_begin(self, out: Path | None, control: Control) -> None:
+        """Let those who watch know what is begun, where, and by which process."""
+        same = ("model", "method", "refine", "seed", "dtype", "max_evaluations", "input_sha256")
+        control.tell(
+            "begin",
+            **{key: self.identity[key] for key in same},
+            examples=len(self.dataset),
+            input=self.dataset.source,
+            out=None if out is None else str(out),
+            device=str(self.solver.device),
+            threads=self.threads,
+            time_limit=self.settings.time_limit,
+            host=platform.node(),
+            process=os.getpid(),
+            invsolve=__version__,
+        )
 
     def _solve_all(self, folder: RunFolder | None, control: Control) -> Reached:
         """Solve what an earlier run has not finished.
@@ -183,7 +175,8 @@ class Run:
             self._fit(self.solver.method, folder, control)
         reached = Reached()
         for start, stop, columns in folder.finished() if folder is not None else ():
-            reached.add(Answer((start, stop), True, _any_finite(columns), None, None))
+            reached.add(Answer((start, stop), True, any_finite(columns), None, None))
+            control.tell("kept", start=start, stop=stop)
         ranges = Ranges(len(self.dataset), reached.kept, self.dataset.row_bytes)
         workers = self._workers(ranges)
         # Rows that processes may share gain little from a second thread, and lose much by it on a busy machine.
@@ -207,8 +200,13 @@ class Run:
 
         def keep(answer: Answer) -> None:
             reached.add(answer)
+            control.tell("range", start=answer.given[0], stop=answer.given[1], finished=answer.finished, **answer.told)
             told = [e for e in (answer.first_error, self.conduct.first_error) if e is not None]
             self.conduct.first_error = min(told, default=None)
+            if self.conduct.first_error is not None and not reached.fault_told:
+                example, text = self.conduct.first_error
+                control.tell("fault", example=example, text=text)
+                reached.fault_told = True
 
         # What a joint method learned needs no more work once the run is stopped: it is read off for all examples.
         while (not control.stopped or is_joint) and (given := ranges.take()) is not None:
@@ -235,18 +233,20 @@ class Run:
 
     def _solve_range(self, start: int, stop: int, control: Control, folder: RunFolder | None) -> Answer:
         """Solve the examples start ≤ i < stop, and keep them if they are finished; in this process or a worker."""
+        began = time.monotonic()
         columns = self.solver.solve(start, stop, control)
         finished = not control.stopped
+        told = {"took": round(time.monotonic() - began, 3)} | counts(columns)
         kept = finished and folder is not None
         if folder is not None and finished:
             folder.put(range_name(start, stop), columns)
         return Answer(
-            (start, stop), finished, _any_finite(columns), None if kept else columns, self.conduct.first_error
+            (start, stop), finished, any_finite(columns), None if kept else columns, self.conduct.first_error, told
         )
 
     def _fit(self, method: JointMethod, folder: RunFolder | None, control: Control) -> None:
         """Let a joint method see all examples; what it found is a piece of its own, so that it is not lost either."""
-        found = folder.get("fit") if folder is not None else None
+        found, began = folder.get("fit") if folder is not None else None, time.monotonic()
         if found is None:
             found = self.solver.fit(method, control)
             if found is None:
@@ -254,6 +254,10 @@ class Run:
             if self.settings.save_network is not None:
                 with contextlib.suppress(OutputError):
                     self._save_network()
+            evaluations = int(found["evaluations"].sum())
+            control.tell(
+                "trained", seconds=round(time.monotonic() - began, 3), evaluations=evaluations, **method.chosen
+            )
             if folder is not None and not control.stopped:
                 folder.put("fit", found)
         else:
@@ -394,15 +398,19 @@ class Run:
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": shlex.join(["invsolve", *sys.argv[1:]]) if sys.argv[:1] else "",
                 "input": self.dataset.source or "",
+                "input_paths": self.dataset.paths,
+                "time_limit": "none" if self.settings.time_limit is None else self.settings.time_limit,
             }
-            | self._chosen()
+            | self._trained()
             | self._networks()
         )
 
-    def _chosen(self) -> dict[str, Any]:
-        """What a joint method chose in its training."""
+    def _trained(self) -> dict[str, Any]:
+        """What a joint method chose in its training, and how that went."""
         method = self.solver.method
-        return {"chosen": method.chosen} if isinstance(method, JointMethod) and method.chosen else {}
+        if not isinstance(method, JointMethod):
+            return {}
+        return {k: v for k, v in (("chosen", method.chosen), ("training_curve", method.training_curve)) if v}
 
     def _networks(self) -> dict[str, str]:
         """The files of the networks that were used and written."""
@@ -433,10 +441,6 @@ class Run:
             yield folder
         finally:
             folder.close()
-
-
-def _any_finite(columns: Columns) -> bool:
-    return bool((columns["status"] != Status.NONFINITE).any())
 
 
 def _load_refiner(settings: Settings, method: Method) -> Method | None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
@@ -15,7 +16,10 @@ import typer
 from invsolve.errors import InvsolveError, PipeClosed
 
 if TYPE_CHECKING:
-    from invsolve.engine import Control
+    from pathlib import Path
+
+    from invsolve.control import Control
+    from invsolve.events import Listener
 
 DONE, REFUSED, UNSATISFIED = 0, 2, 3
 _SIGPIPE, _SIGINT = 128 + 13, 128 + 2
@@ -85,24 +89,30 @@ def _end(code: int, message: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def watched(quiet: bool) -> Iterator[tuple[Control, list[int]]]:
+def watched(quiet: bool, log: Path | None = None, verbose: bool = False) -> Iterator[tuple[Control, list[int]]]:
     """A Control with signal handlers and, on a terminal, a progress display; and the list of signals received.
 
-    Meanwhile what a model prints goes to standard error, which leaves standard output to the result.
+    Meanwhile what a model prints goes to standard error, which leaves standard output to the result. Events are
+    appended to `log`, and shown if `verbose`.
     """
     import signal
 
     from invsolve import console
-    from invsolve.engine import Control
+    from invsolve.control import Control
+    from invsolve.events import EventLog
 
     signals: list[int] = []
     shown = sys.stderr.isatty() and not quiet
     display = console.ProgressDisplay() if shown else None
-    control = Control(display.update if display else None)
+    written = None if log is None else EventLog(log)
+    listeners: list[Listener] = [console.say_event] if verbose else []
+    listeners += [] if written is None else [written]
+    control = Control(display.update if display else None, listeners=listeners)
 
     def stop(number: int, frame: object) -> None:
         control.interrupted = True
         signals.append(number)
+        control.tell("signal", signal=signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
         if not quiet:
             console.say("stopping: what is reached will be written (Ctrl-C again to end at once)")
@@ -111,14 +121,25 @@ def watched(quiet: bool) -> Iterator[tuple[Control, list[int]]]:
     try:
         with contextlib.redirect_stdout(sys.stderr), display or contextlib.nullcontext():
             yield control, signals
+    except BaseException as error:
+        control.tell("failed", text=" ".join(str(error).split()) or type(error).__name__)
+        raise
     finally:
+        if written is not None:
+            written.close()
+            if written.failed and not quiet:
+                console.say(f"log {log} is not complete: {written.failed}")
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+def this_command() -> str:
+    """The command that is running, as it would be typed."""
+    return shlex.join(["invsolve", *sys.argv[1:]])
+
+
 def resume_command() -> str:
     """The command that goes on with this one."""
-    import shlex
 
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
     return shlex.join(["invsolve", *words, "--resume"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import mmap
 import multiprocessing
 import os
@@ -27,8 +28,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from invsolve.engine import Control, Progress
+from invsolve.control import Control, Progress
 from invsolve.errors import InvsolveError, WorkerError
+from invsolve.events import Event
 from invsolve.ranges import Range, Ranges
 
 _MOST_LOSSES = 1000  # that a worker tells of at a time, for the quantiles on display
@@ -81,6 +83,9 @@ def solve_shared(
             for worker in team.that_spoke(busy):
                 answer = worker.answer()
                 if answer is None:
+                    while worker.events:
+                        event = worker.events.pop(0)
+                        control.tell(event.kind, **event.told)
                     team.show(control)
                     continue
                 assert worker.assigned is not None
@@ -115,12 +120,15 @@ class _Failure:
 class _WorkerControl(Control):
     """The run's control as a worker has it: the same deadline, the parent's word to stop, progress told to it."""
 
-    def __init__(self, whole: Control, stop: mmap.mmap, tell: Callable[[_Told], None]) -> None:
+    def __init__(self, whole: Control, stop: mmap.mmap, tell: Callable[[_Told | Event], None]) -> None:
         vars(self).update(vars(whole))
         self._parent, self._stop = os.getppid(), stop
         self._total, self._run = None, ""  # these words are the parent's
-        if self._display is not None:
+        if self._display is not None or self.listeners:
             self._display = lambda p: tell(_told(p))
+        # Of how far all are, the parent tells.
+        self._heard = math.inf
+        self.listeners = (tell,) if self.listeners else ()
 
     @property
     def stopped(self) -> bool:
@@ -149,6 +157,7 @@ class _Worker(Generic[Answer]):
         theirs.close()  # so that the pipe ends with the process
         self.assigned: Range | None = None
         self.told, self.earlier = _Told(), 0
+        self.events: list[Event] = []
         self._since = 0.0
 
     @property
@@ -177,6 +186,9 @@ class _Worker(Generic[Answer]):
             raise message.error or RuntimeError(message.text)
         if isinstance(message, _Told):
             self.told = message
+            return None
+        if isinstance(message, Event):
+            self.events.append(message)
             return None
         return message
 
@@ -218,6 +230,8 @@ class _Team(Generic[Answer]):
     def show(self, control: Control) -> None:
         """Tell the display of all that the workers told."""
         told = [w.told for w in self.workers if w.told.losses is not None]
+        if not told:
+            return
         losses = torch.cat([torch.from_numpy(t.losses) for t in told])
         control.begin_range(0, self.total)
         control.report(

@@ -13,9 +13,9 @@ from scipy.optimize import curve_fit
 from torch import Tensor
 
 import invsolve
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Identifiability
-from invsolve.engine import Control
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Parameter, Uniform
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from invsolve.checks.method import check_method
 from invsolve.checks.report import Verdict
+from invsolve.control import Control
 from invsolve.data.solution import Status
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.methods.base import Budget
 from invsolve.methods.bfgs import Bfgs, BfgsStepper
 from invsolve.problem import Problem

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import invsolve
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.diagnosis.result import Diagnosis
-from invsolve.engine import Control
 
 
 def bowl(x: Tensor, identifiers: Tensor) -> Tensor:

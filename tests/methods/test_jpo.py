@@ -57,6 +57,16 @@ def test_it_tells_what_it_chose_and_why_it_ended() -> None:
     # Scored twice, asked once, trained for ten passes: all else are points.
     assert set(solution.evaluations) == {proposals["points"] + 13}
 
+    curve = solution.attributes["training_curve"]
+    assert set(curve) == {"proposals", "training"}
+    points = proposals["points"]
+    assert curve["proposals"]["evaluations"] == [2.0 + i for i in range(points)]
+    errors = curve["proposals"]["error"]
+    assert (errors[0], errors[-1]) == pytest.approx((proposals["error_at_first"], proposals["error_at_last"]), rel=1e-3)
+    steps = 0.25 * np.arange(1, 41)  # four minibatches a pass
+    np.testing.assert_allclose(curve["training"]["evaluations"], points + 2 + steps, rtol=1e-3)
+    assert 0 < np.median(curve["training"]["loss"]) < 0.3
+
 
 def test_x0_comes_first_where_the_network_learned_little_and_nothing_much_better_was_seen() -> None:
     z0, best, answer = (torch.full((2, 1), value) for value in (0.0, 1.0, 2.0))

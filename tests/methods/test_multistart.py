@@ -14,9 +14,9 @@ from torch import Tensor
 
 import invsolve
 from invsolve import ranges
+from invsolve.control import Control, Progress
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, Progress
 from invsolve.methods import search
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Normal, Parameter, Uniform

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import invsolve
-from invsolve.engine import Control
+from invsolve.control import Control
 from invsolve.examples import Examples
 from invsolve.methods.neural_adjoint import NeuralAdjoint
 from invsolve.methods.simulations import Candidates, Lessons, Plan

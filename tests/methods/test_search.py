@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import invsolve
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.methods.base import Budget
 from invsolve.methods.bfgs import Bfgs
 from invsolve.methods.search import Search, Starts

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from torch import Tensor
 
 import invsolve
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy
-from invsolve.engine import Control
-from invsolve.examples import Examples
+from invsolve.examples import Examples, Window
 from invsolve.methods.simulations import Candidates, Pairs, Plan, Simulation, simulate
 from invsolve.methods.solver_network import NetworkOptions, SolverNetwork
 from invsolve.networks.features import Features
@@ -110,3 +112,20 @@ def test_what_a_known_network_is_asked_first_is_taken_from_the_passes() -> None:
     run.run(Control())
     assert run.plan.passes == 3
     assert int(run.examples.evaluations.max()) == 1 + (1 + 1) + 3 + 1  # start; answer and point; points; answer
+
+
+@pytest.mark.parametrize("model", ["wave-packet", "kuramoto-sivashinsky"])
+def test_data_of_the_same_seed_are_not_met_again(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = invsolve.generate(model, 20, seed=1)
+    run = simulation(data, model, passes=2)
+    nearest = torch.full((20,), torch.inf, dtype=torch.float64)
+
+    def seen(window: Window, rows: Tensor, z: Tensor, loss: Tensor) -> None:
+        which = window.examples[rows]
+        off = (run.examples.coordinates.to_user(z) - torch.as_tensor(data.x_true)[which]).abs().amax(1)
+        nearest[which] = torch.minimum(nearest[which], off)
+
+    monkeypatch.setattr(run, "seen", seen)
+    run.run(Control())
+    assert torch.isfinite(nearest).all()
+    assert (nearest > 1e-9).all()

@@ -65,6 +65,10 @@ Threads = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no messages")]
+Log = Annotated[
+    Path | None, typer.Option("--log", metavar="RUN.jsonl", help="append a line of JSON for each event of the run")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show these events")]
 Prior = Annotated[
     bool, typer.Option("--prior", help="add the penalty of the parameters' priors; it is told as loss_prior")
 ]

@@ -31,7 +31,7 @@ def plot(
         typer.Option(
             "--kind",
             metavar="KIND",
-            help="waterfall, scatter, profile, curves, status, estimates, gallery or landscape",
+            help="waterfall, scatter, profile, curves, training, status, estimates, gallery or landscape",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="picture to write: .svg, .pdf or .png")],

@@ -5,7 +5,7 @@ As in cli.py, only the standard library and typer are imported at the top.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,7 @@ from invsolve.commands.flags import (
     DType,
     FailAbove,
     Identifiers,
+    Log,
     MaxEvaluations,
     Model,
     ModelAssign,
@@ -38,22 +39,29 @@ from invsolve.commands.flags import (
     Targets,
     Threads,
     TimeLimit,
+    Verbose,
     assigned,
     open_dataset,
+    refuse_all_but,
     run_settings,
 )
-from invsolve.errors import OptionError
+from invsolve.errors import OptionError, OutputError
 from invsolve.shell import UNSATISFIED, resume_command, watched
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from invsolve.data.dataset import Dataset
+    from invsolve.rerun import Rerun
     from invsolve.run import Run
     from invsolve.settings import Settings
 
 
 def solve(
     ctx: typer.Context,
-    data: Data,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="DATA.h5", help="dataset file (HDF5)", show_default=False)
+    ] = None,
     model: Model = None,
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="see `invsolve methods`")] = "bfgs",
     refine: Refine = None,
@@ -83,11 +91,37 @@ def solve(
     ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    rerun: Annotated[
+        Path | None,
+        typer.Option("--rerun", metavar="SOLUTION.h5", help="run the same again, and say where it differs"),
+    ] = None,
     fail_above: FailAbove = None,
+    log: Log = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Solve every example of DATA.h5 and write the solutions with a loss report."""
+    telling = Telling(fail_above, as_json, log, verbose, quiet)
+    if rerun is not None:
+        own = {
+            "rerun",
+            "data",
+            "model",
+            "out",
+            "overwrite",
+            "resume",
+            "fail_above",
+            "log",
+            "as_json",
+            "verbose",
+            "quiet",
+        }
+        refuse_all_but(ctx, own, "with --rerun, for the solution file tells it")
+        _rerun_and_tell(rerun, data, model, out, overwrite, resume, telling)
+        return
+    if data is None:
+        raise OptionError("the dataset is missing: invsolve solve DATA.h5")
     _no_table_of_one_method(ctx)
     settings = replace(
         run_settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior),
@@ -100,7 +134,7 @@ def solve(
     dataset = open_dataset(data, targets, identifiers, x0, sigma)
     options = assigned(ctx, "model_options", model_option, "-M")
     target = out or data.with_name(f"{data.stem}.{settings.method}.h5")
-    _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, fail_above, as_json, quiet)
+    _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, telling)
 
 
 def predict(
@@ -131,7 +165,9 @@ def predict(
     overwrite: Overwrite = False,
     resume: Resume = False,
     fail_above: FailAbove = None,
+    log: Log = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Solve every example of DATA.h5 by a network that was trained on others, without training."""
@@ -146,7 +182,19 @@ def predict(
     dataset = open_dataset(data, targets, identifiers, x0, sigma)
     options = assigned(ctx, "model_options", model_option, "-M")
     target = out or data.with_name(f"{data.stem}.{settings.method}.h5")
-    _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, fail_above, as_json, quiet)
+    telling = Telling(fail_above, as_json, log, verbose, quiet)
+    _solve_and_tell(dataset, model, options, settings, target, overwrite, resume, telling)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How a command tells what it does and found."""
+
+    fail_above: float | None
+    as_json: bool
+    log: Path | None
+    verbose: bool
+    quiet: bool
 
 
 def _solve_and_tell(
@@ -157,28 +205,65 @@ def _solve_and_tell(
     target: Path,
     overwrite: bool,
     resume: bool,
-    fail_above: float | None,
-    as_json: bool,
-    quiet: bool,
+    telling: Telling,
 ) -> None:
     """One run to its solution file, and its result as table or JSON."""
-    from invsolve import console
-    from invsolve.analysis.summary import summarize
     from invsolve.run import Run
 
-    with watched(quiet) as (control, signals):
-        run = Run(dataset, model, model_options, settings)
+    def make() -> tuple[Run, None]:
+        return Run(dataset, model, model_options, settings), None
+
+    _run_and_tell(make, target, overwrite, resume, telling)
+
+
+def _rerun_and_tell(
+    path: Path,
+    data: Path | None,
+    model: str | None,
+    out: Path | None,
+    overwrite: bool,
+    resume: bool,
+    telling: Telling,
+) -> None:
+    """A finished run again to a file of its own, and where the two differ."""
+    from invsolve.rerun import Rerun
+
+    target = out or path.with_name(f"{path.stem}.rerun.h5")
+    if target.resolve() == path.resolve():
+        raise OutputError(f"output {target} is the solution to compare with; choose another --out")
+
+    def make() -> tuple[Run, Rerun]:
+        again = Rerun(path, data, model)
+        return again.run, again
+
+    _run_and_tell(make, target, overwrite, resume, telling)
+
+
+def _run_and_tell(
+    make: Callable[[], tuple[Run, Rerun | None]],
+    target: Path,
+    overwrite: bool,
+    resume: bool,
+    telling: Telling,
+) -> None:
+    from invsolve import console
+    from invsolve.analysis.summary import summarize
+
+    with watched(telling.quiet, telling.log, telling.verbose) as (control, signals):
+        run, again = make()
         solution = run.solve(target, overwrite, resume, control)
         summary = summarize(solution, run.loss_true(), str(target))
-    if as_json:
+    if again is not None:
+        summary["rerun"] = again.differences(solution)
+    if telling.as_json:
         console.print_json(summary)
     else:
         console.show_solution(summary)
-    if not quiet:
+    if not telling.quiet:
         _tell_what_happened(summary["status"]["not_run"] > 0 or bool(signals), run)
     if signals:
         raise typer.Exit(128 + signals[0])
-    _fail_if_unsatisfied(summary, solution.loss, fail_above, quiet, run.unobserved(solution))
+    _fail_if_unsatisfied(summary, solution.loss, telling.fail_above, telling.quiet, run.unobserved(solution))
 
 
 def _no_table_of_one_method(ctx: typer.Context) -> None:

@@ -69,6 +69,7 @@ class Dataset:
     model_options: dict[str, Any] = field(default_factory=dict)
     source: str | None = None  # the file it was read from
     hash_source: Callable[[], str] | None = field(default=None, repr=False)
+    paths: dict[str, str] = field(default_factory=dict)  # where in the file arrays were, that have another name there
 
     def __post_init__(self) -> None:
         self.targets = _numeric("targets", self.targets)

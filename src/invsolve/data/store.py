@@ -82,6 +82,7 @@ def read_dataset(
             model_options=model_options,
             source=str(path),
             hash_source=lambda: _hash(path, renamed),
+            paths=renamed,
         )
     except DataError as error:
         raise DataError(f"{path}: {error}") from None

@@ -14,6 +14,7 @@ from torch import Tensor
 from invsolve.analysis.alignment import cosines, group_sizes, joint_alignment
 from invsolve.analysis.landscape import along, has_barrier, is_flat, losses
 from invsolve.analysis.slices import COARSE, COARSE_LINE, FINE, GRID, LINES, PLANES, Seen, Slice, lines, planes
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.store import read_dataset
 from invsolve.diagnosis.result import Alignment, Diagnosis, Flatness, Minima
@@ -21,7 +22,6 @@ from invsolve.diagnosis.sample import Sample, draw_sample
 from invsolve.diagnosis.starts import STARTS, Starts, local_method, run_starts
 from invsolve.diagnosis.tangent import joint_update
 from invsolve.diagnosis.verdict import judge
-from invsolve.engine import Control
 from invsolve.errors import OptionError
 from invsolve.registry import model_of
 from invsolve.sampling import Sampler

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from invsolve.analysis.landscape import is_flat
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control
 from invsolve.methods import search
 from invsolve.methods.base import Budget, RowMethod
 from invsolve.methods.bfgs import Bfgs

@@ -14,8 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
 from invsolve.methods.joint import JointMethod, JointOptions, beginning_at
@@ -62,7 +63,7 @@ class AnswerMethod(JointMethod, Generic[LearnerKind]):
             plan = self.options.plan(everyone, self.affordable(examples, budget), asked=self.asked, **self.lessons)
             lessons = Lessons(plan, learner, examples, candidates, self.seed)
             lessons.run(control)
-            self.chosen["proposals"] = lessons.told()
+            self.tell("proposals", lessons.told(), lessons.curve)
             if lessons.errors:
                 answers = self.answers(learner, examples, candidates, control)
                 chosen = ask(answers, everyone, examples, candidates, control)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
 from invsolve.methods.bfgs import Bfgs
@@ -39,7 +40,7 @@ class Auto(NetworkMethod):
                 simulation = Simulation(plan, network, examples, candidates, self.seed)
                 if self.saved is None or not simulation.knows_already(control):
                     simulation.run(control)
-                self.chosen["proposals"] = simulation.told()
+                self.tell("proposals", simulation.told(), simulation.curve)
                 answers, proposed = network.all_solutions(examples, z0), simulation.proposed
         return replace(
             results,

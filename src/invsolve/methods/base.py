@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from invsolve.engine import Control, Evaluation, Kernels, RowResults, RowStepper, run_rows
+from invsolve.control import Control
+from invsolve.engine import Evaluation, Kernels, RowResults, RowStepper, run_rows
 from invsolve.options import Options as BaseOptions
 from invsolve.options import parse_options
 from invsolve.problem import Batch, Problem

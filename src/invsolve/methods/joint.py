@@ -11,10 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget, Method
+from invsolve.methods.curve import Curve
 from invsolve.methods.search import Starts, search_in_parts
 from invsolve.options import Options as BaseOptions
 from invsolve.problem import Problem
@@ -47,6 +49,14 @@ class JointMethod(Method):
         self.fitted: RowResults | None = None
         self.chosen: dict[str, dict[str, Any]] = {}
         """What was chosen in training, and why it ended, by the name of the stage: JSON values, to be told."""
+        self.training_curve: dict[str, dict[str, list[Any]]] = {}
+        """How the training went, by the name of the stage, see `Curve.told`; without stages that there were none of."""
+
+    def tell(self, stage: str, chosen: dict[str, Any], curve: Curve) -> None:
+        """Keep what was chosen in a stage of the training, and how that went."""
+        self.chosen[stage] = chosen
+        if (told := curve.told())["evaluations"]:
+            self.training_curve[stage] = told
 
     @abstractmethod
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:

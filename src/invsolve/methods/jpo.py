@@ -15,15 +15,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.coordinates import projected
 from invsolve.data.solution import FoundBy
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
+from invsolve.methods.curve import Curve
 from invsolve.methods.joint import beginning_at
 from invsolve.methods.simulations import Candidates, ProposalOptions, Simulation
 from invsolve.methods.solver_network import NetworkMethod, SolverNetwork, training
 from invsolve.networks.features import Features
+from invsolve.sampling import stream
 
 
 class Jpo(NetworkMethod):
@@ -69,7 +72,7 @@ class Jpo(NetworkMethod):
             steps = self._steps(examples, budget)
             run = Training(o, network, examples, candidates, initial_loss, steps, self.seed, gently=learned)
             found = run.run(control)
-            self.chosen["training"] = run.told()
+            self.tell("training", run.told(), run.curve)
             answers = network.all_solutions(examples, run.z0)
             return replace(found, **beginning(found, answers, run.z0, initial_loss, learned=learned))
 
@@ -84,7 +87,7 @@ class Jpo(NetworkMethod):
         knows = self.saved is not None and simulation.knows_already(control)
         if not knows:
             simulation.run(control)
-        self.chosen["proposals"] = simulation.told()
+        self.tell("proposals", simulation.told(), simulation.curve)
         return knows or simulation.learned
 
     def _steps(self, examples: Examples, budget: Budget) -> int:
@@ -152,10 +155,11 @@ class Training:
             fused=True,
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.order = torch.Generator().manual_seed(seed)
+        self.order = stream(seed, "order")
         self.z0 = examples.coordinates.to_solver(examples.x0)
         self.candidates, self.first_loss = candidates, first_loss
         self.iterations = torch.zeros(examples.n, dtype=torch.int64, device=examples.device)
+        self.curve, self._before, self._evaluated = Curve("loss", steps), float(examples.evaluations.double().mean()), 0
 
     def _rate(self, step: int) -> float:
         if self.options.schedule == "constant":
@@ -212,6 +216,9 @@ class Training:
         loss, gradient = window.problem.evaluate(rows, trial)
         self.candidates.take(window, rows, trial, loss, FoundBy.NETWORK)
         self.iterations[examples] += 1
+        self._evaluated += len(rows)
+        left = loss / self.first_loss[examples].clamp(min=torch.finfo(loss.dtype).tiny)
+        self.curve.add(self._before + self._evaluated / self.examples.n, left)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(z, projected(gradient, trial, c.lower, c.upper))
         self.optimizer.step()

@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.data.solution import FoundBy
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.methods.base import Budget, Method, RowMethod
 from invsolve.methods.bfgs import Bfgs
 from invsolve.methods.gd import Gd

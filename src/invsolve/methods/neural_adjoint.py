@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from invsolve.engine import Control, Progress
+from invsolve.control import Control, Progress
 from invsolve.examples import Examples, Window
 from invsolve.methods.answers import AnswerMethod, AnswerOptions
 from invsolve.methods.base import Budget

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invsolve.control import Control
 from invsolve.data.network_file import SavedNetwork
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
 from invsolve.methods.joint import JointMethod, JointOptions, beginning_at

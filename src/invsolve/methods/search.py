@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from invsolve.control import Control, Progress
 from invsolve.coordinates import FEW_UNNAMED
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, Progress, RowResults
+from invsolve.engine import RowResults
 from invsolve.methods.base import Budget, Method
 from invsolve.problem import Problem
 from invsolve.sampling import Sampler

@@ -15,14 +15,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from invsolve.control import Control, Progress
 from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import Control, Progress, RowResults
+from invsolve.engine import RowResults
 from invsolve.examples import Examples, Window
+from invsolve.methods.curve import Curve
 from invsolve.methods.solver_network import NetworkOptions, SolverNetwork
 from invsolve.networks.features import Features
 from invsolve.options import Options
 from invsolve.problem import Batch, Problem
-from invsolve.sampling import Sampler
+from invsolve.sampling import Sampler, stream
 
 MEMORY = 2**28  # bytes of pairs that are kept; older ones make room
 RATES = (3e-4, 1e-3, 3e-3)  # of AdamW, that are raced
@@ -165,12 +167,13 @@ class Lessons(Generic[LearnerKind]):
 
     def __init__(self, plan: Plan, network: LearnerKind, examples: Examples, candidates: Candidates, seed: int) -> None:
         self.plan, self.network, self.examples, self.candidates = plan, network, examples, candidates
-        self.sampler, self.generator = Sampler(examples, seed), torch.Generator().manual_seed(seed)
+        self.sampler, self.generator = Sampler(examples, seed), stream(seed, "points")
         self.z0 = examples.coordinates.to_solver(examples.x0)
         self.count = int(plan.which.sum())
         self.pairs: Pairs | None = None
         self.rate = 0.0
         self.errors: list[float] = []  # of each pass, of its pairs before they were trained on
+        self.curve = Curve("error", plan.passes)
         self.ended = "before any point was simulated"  # why
         self._asked, self._size = 0, 0.0  # of the first pairs: how many, and the sum of squares of what is asked
         self._optimizer: torch.optim.Optimizer | None = None
@@ -192,6 +195,7 @@ class Lessons(Generic[LearnerKind]):
                 del window  # before the next one is loaded
             if pairs:  # F may fail at all points of a pass
                 self.errors.append(wrong / pairs)
+                self._record()
                 self._keep_or_take_back(judged)
                 if self._is_done():
                     break
@@ -199,6 +203,12 @@ class Lessons(Generic[LearnerKind]):
             self.ended = "after all points" if self.plan.passes else self.ended
         if self.errors:
             self._anneal(control)
+
+    def _record(self) -> None:
+        """Add the root mean square of the last pass to the curve, of an output."""
+        assert self.pairs is not None
+        error = math.sqrt(self.errors[-1] / self.pairs.answers.shape[1])
+        self.curve.add(float(self.examples.evaluations.double().mean()), torch.tensor([error]))
 
     def told(self) -> dict[str, Any]:
         """What was chosen and why it ended, as JSON values; errors are root mean squares of an output."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invsolve.engine import Control
+from invsolve.control import Control
 from invsolve.examples import Examples
 from invsolve.methods.answers import AnswerMethod, AnswerOptions
 from invsolve.methods.simulations import Candidates

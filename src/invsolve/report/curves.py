@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from invsolve.report.style import PALE, WIDTH, Look, drawing, explain, log_axis, log_range, open_frame, plain
+from invsolve.report.style import (
+    PALE,
+    WIDTH,
+    Look,
+    drawing,
+    explain,
+    linear_ticks,
+    log_axis,
+    log_range,
+    open_frame,
+    plain,
+)
 
 _LEAST = 1e-10  # of the loss at the start: what lies below is drawn there
 _FEW = 12  # marks on a curve
@@ -60,3 +71,37 @@ def _shown(part: np.ndarray) -> np.ndarray:
     """What is not finite is left out, what is next to nothing is drawn at the least."""
     shown: np.ndarray = np.where(np.isfinite(part), np.maximum(part, _LEAST), np.nan)
     return shown
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the trainings of several methods."""
+
+    label: str  # of what is measured
+    courses: Mapping[
+        str, Sequence[tuple[np.ndarray, np.ndarray]]
+    ]  # of each method its runs: evaluations and values, (p,)
+
+
+def training_figure(stages: Sequence[Stage], looks: Mapping[str, Look]) -> Figure:
+    """A panel for each stage of training, a line for each method and seed."""
+    with drawing(WIDTH, 2.3 * len(stages) + 0.5) as figure:
+        panels = figure.subplots(len(stages), 1, squeeze=False)
+        for axes, stage in zip(panels.flat, stages, strict=True):
+            values = [v for runs in stage.courses.values() for _, v in runs]
+            for name, runs in stage.courses.items():
+                for at, measured in runs:
+                    axes.plot(at, np.where(measured > 0, measured, np.nan), **looks[name].stroke, linewidth=1.5,
+                        marker=looks[name].marker, markersize=3.5, markevery=max(1, len(at) // _FEW))  # fmt: skip
+            low, high = log_range(*values, margin=1.15)
+            log_axis(axes, "y", low, high)
+            linear_ticks(axes.xaxis, 6)
+            axes.set_ylabel(stage.label)
+            axes.grid(axis="y", color=PALE, linewidth=0.6)
+            axes.set_axisbelow(True)
+            open_frame(axes)
+        panels[-1, 0].set_xlabel("evaluations per example so far")
+        names = dict.fromkeys(name for stage in stages for name in stage.courses)
+        explain(figure, [Line2D([], [], **looks[name].stroke, marker=looks[name].marker, markersize=3.5,
+            label=plain(name)) for name in names])  # fmt: skip
+    return figure

@@ -10,10 +10,12 @@ import numpy as np
 from invsolve.analysis.compare import pair_losses
 from invsolve.analysis.comparison import Comparison
 from invsolve.analysis.summary import median
+from invsolve.analysis.training import courses
 from invsolve.data.solution import HISTORY_EXAMPLES, Solution, Status
 from invsolve.report.closeups import gallery, landscape
-from invsolve.report.curves import Curve, curves_figure
+from invsolve.report.curves import Curve, Stage, curves_figure, training_figure
 from invsolve.report.estimates import FEW, MOST, Estimates, against_truth, components_figure, error_figure, spread
+from invsolve.report.growth import pictures_of_study
 from invsolve.report.losses import Pairs, least_shown, scatter_figure, waterfall_figure
 from invsolve.report.picture import Picture
 from invsolve.report.profiles import Profile, profiles_figure
@@ -26,7 +28,11 @@ Maker = Callable[[Comparison, Sequence[int]], Picture | str]
 
 def pictures_of(comparison: Comparison) -> list[Picture]:
     """All pictures that there is something for, in the order in which they are to be looked at."""
-    made = (make(comparison, ()) for make in MAKERS.values())
+    made: list[Picture | str] = []
+    for name, make in MAKERS.items():
+        made.append(make(comparison, ()))
+        if name == "profile" and comparison.study is not None:  # what a single file cannot tell
+            made += pictures_of_study(comparison.study)
     return [picture for picture in made if isinstance(picture, Picture)]
 
 
@@ -132,6 +138,26 @@ def curves(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     return Picture("curves", "Loss against evaluations", caption, lambda: curves_figure(shown, looks))
 
 
+def training(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
+    """How the trainings of the joint methods went."""
+    found = {name: [courses(run) for run in c.runs] for name, c in comparison.contenders.items()}
+    stages = []
+    for stage, label in (("proposals", "error on pairs"), ("training", "loss / loss at x0")):
+        of_stage = {name: [run[stage] for run in runs if stage in run] for name, runs in found.items()}
+        told = {name: [(c.evaluations, c.measured) for c in runs] for name, runs in of_stage.items() if runs}
+        if told:
+            stages.append(Stage(f"{stage}:\n{label}", told))
+    if not stages:
+        return "no method among them was trained, or their files were written before trainings were kept"
+    looks = {name: look(i) for i, name in enumerate(comparison.contenders)}
+    caption = (
+        "How the networks learned, against the evaluations spent on each example. Stage proposals: the error of the "
+        "answers to simulated pairs before they were trained on; stage training: what the examples had left of their "
+        f"loss at x0 when the network's answers were met{'; a line a seed' if len(comparison.seeds) > 1 else ''}."
+    )
+    return Picture("training", "Training", caption, lambda: training_figure(stages, looks))
+
+
 def status(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     """Why the work on the examples ended."""
     counts: dict[str, dict[str, int]] = {}
@@ -215,6 +241,7 @@ MAKERS: dict[str, Maker] = {
     "scatter": scatter,
     "profile": profile,
     "curves": curves,
+    "training": training,
     "status": status,
     "estimates": estimates,
     "gallery": gallery,
@@ -254,5 +281,5 @@ def _over_seeds(comparison: Comparison) -> str:
 def _solved_by(comparison: Comparison) -> str:
     told: Any = comparison.profiles.get("solved_by")
     if told == "x_true":
-        return "a loss of at most 1.05 times that at x_true and a thousandth of that at x_initial"
+        return "a loss of at most 1.05 times that at x_true plus a thousandth of that at x_initial"
     return "a loss within a thousandth of the way from x_initial to the best of all methods"

@@ -1,0 +1,63 @@
+"""How far a run has come: what came of its ranges, and what is told of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from invsolve.data.run_folder import Columns
+from invsolve.data.solution import Status
+from invsolve.ranges import Range
+
+
+@dataclass
+class Answer:
+    """What came of one range."""
+
+    given: Range
+    finished: bool  # it did not end early
+    any_finite: bool
+    columns: Columns | None  # None where they are in the run's folder
+    first_error: tuple[int, str] | None
+    told: dict[str, Any] = field(default_factory=dict)  # of its examples, for those who watch
+
+
+@dataclass
+class Reached:
+    """How far a run has come."""
+
+    kept: list[Range] = field(default_factory=list)  # in the run's folder
+    held: dict[Range, Columns] = field(default_factory=dict)  # in memory: the unfinished, or all if there is no folder
+    not_run: list[Range] = field(default_factory=list)
+    any_finite: bool = False
+    ended_early: bool = False
+    fault_told: bool = False  # that F raised for an example
+
+    def add(self, answer: Answer) -> None:
+        """Take in what came of a range."""
+        self.any_finite |= answer.any_finite
+        self.ended_early |= not answer.finished
+        if answer.columns is None:
+            self.kept.append(answer.given)
+        else:
+            self.held[answer.given] = answer.columns
+
+
+def counts(columns: Columns) -> dict[str, Any]:
+    """Of some examples: how many ended how, their median loss (None where it is infinite), and what they took."""
+    ends = {s.name.lower(): int((columns["status"] == s).sum()) for s in Status}
+    losses = columns["loss"][columns["status"] != Status.NOT_RUN]
+    median = float(np.median(losses)) if len(losses) else math.inf
+    return {
+        "status": {name: count for name, count in ends.items() if count},
+        "loss_median": median if math.isfinite(median) else None,
+        "evaluations": int(columns["evaluations"].sum()),
+    }
+
+
+def any_finite(columns: Columns) -> bool:
+    """Whether some of the examples could be evaluated at their start."""
+    return bool((columns["status"] != Status.NONFINITE).any())
