@@ -31,7 +31,7 @@ FLOORS = [
     {"analysis", "least_squares"},
     {"jacobian", "sampling"},
     {"problem"},
-    {"coordinates", "penalty", "shapes", "histories", "rows_apart"},
+    {"coordinates", "penalty", "shapes", "histories", "rows_apart", "checkpoints"},
     {"models", "data"},
     {"options", "config", "settings", "ranges", "tracing", "control"},
     {"events"},
@@ -101,7 +101,7 @@ def test_no_import_goes_in_a_circle() -> None:
     [
         ("h5py", {"data/hdf5.py", "data/store.py"}),
         ("rich", {"console.py"}),
-        ("safetensors", {"data/network_file.py"}),
+        ("safetensors", {"data/tensor_file.py"}),
         ("typer", {"cli.py", "shell.py", *COMMANDS}),
         ("matplotlib", {f"report/{path.name}" for path in (SOURCE / "report").glob("*.py")} - BESIDE_PICTURES),
     ],

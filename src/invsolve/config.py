@@ -77,5 +77,5 @@ def duration_seconds(text: str) -> float:
         raise OptionError(f"'{text}' is no duration; write seconds, or such as 45s, 30m, 1h30m")
     seconds = sum(float(value) * _UNITS[unit or "s"] for value, unit in parts)
     if seconds <= 0:
-        raise OptionError(f"a time limit must be above zero, found '{text}'")
+        raise OptionError(f"a duration must be above zero, found '{text}'")
     return seconds

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invsolve.analysis.evaluate import evaluate
+from invsolve.checkpoints import State
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.histories import History
 from invsolve.problem import Problem
@@ -54,11 +55,13 @@ class Examples:
         self._whole = self._load([(0, self.n)]) if self.n <= self._most else None
         first = self._whole or self._load([(0, 1)])
         self.d, self.device, self.coordinates = first.problem.d, first.problem.device, first.problem.coordinates
-        self.parameters = first.problem.parameters
+        self.parameters, self._conduct = first.problem.parameters, first.problem.conduct
         self.x0 = first.problem.x0.new_empty(self.n, self.d)
         self.evaluations = torch.zeros(self.n, dtype=torch.int64, device=self.device)
         self.gradients = torch.zeros_like(self.evaluations)
         self.history = History.empty(self.n, self.device) if keep_history else None
+        self._open: Window | None = None
+        self._error = self._conduct.first_error  # as it was when the open window was opened
 
     @property
     def in_memory(self) -> bool:
@@ -77,11 +80,11 @@ class Examples:
             del window, exact  # before the next one is loaded
         return loss, objective
 
-    def windows(self, order: torch.Generator | None = None, *, multiple: int = 1) -> Generator[Window]:
+    def windows(self, order: torch.Generator | None = None, *, multiple: int = 1, skip: int = 0) -> Generator[Window]:
         """One pass over all examples, each in one window; what a window's problem counts is kept, its history too.
 
         Blocks of `multiple` rows, or of a multiple of them, stay together; with `order` they are shuffled, unless all
-        are in one window.
+        are in one window. The first `skip` windows are left out.
         """
         if self._whole is not None:
             groups = [[(0, self.n)]]
@@ -92,23 +95,48 @@ class Examples:
                 blocks = [blocks[i] for i in torch.randperm(len(blocks), generator=order).tolist()]
             together = max(1, self._most // rows)
             groups = [blocks[i : i + together] for i in range(0, len(blocks), together)]
-        for group in groups:
+        for group in groups[skip:]:
             window = self._whole or self._load(group)
             problem, examples = window.problem, window.examples
             problem.evaluations.copy_(self.evaluations[examples])
             problem.gradients.copy_(self.gradients[examples])
             problem.history = None if self.history is None else History(self.history.least[examples])
-            error = problem.conduct.first_error
+            self._open, self._error = window, problem.conduct.first_error
             try:
                 yield window
             finally:
-                self.evaluations[examples], self.gradients[examples] = problem.evaluations, problem.gradients
-                if self.history is not None and problem.history is not None:
-                    self.history.least[examples] = problem.history.least
-                if error is None and problem.conduct.first_error is not None:  # it was told by its row
-                    i, text = problem.conduct.first_error
-                    problem.conduct.first_error = int(examples[i]), text
+                self._take_back(window)
+                self._open = None
             del window, problem, examples
+
+    def _take_back(self, window: Window) -> None:
+        """What the problem of the open window has counted so far."""
+        problem, examples = window.problem, window.examples
+        self.evaluations[examples], self.gradients[examples] = problem.evaluations, problem.gradients
+        if self.history is not None and problem.history is not None:
+            self.history.least[examples] = problem.history.least
+        if self._error is None and problem.conduct.first_error is not None:  # it was told by its row
+            i, text = problem.conduct.first_error
+            problem.conduct.first_error = self._error = int(examples[i]), text
+
+    def state(self) -> State:
+        """What is counted of every example, the open window included."""
+        if self._open is not None:
+            self._take_back(self._open)
+        counts: State = {"evaluations": self.evaluations, "gradients": self.gradients}
+        error = self._conduct.first_error
+        history = {} if self.history is None else {"history": self.history.least}
+        return counts | history | {"first_error": None if error is None else list(error)}
+
+    def restore(self, state: State) -> None:
+        """While no window is open."""
+        self.evaluations.copy_(state["evaluations"])
+        self.gradients.copy_(state["gradients"])
+        if self.history is not None and "history" in state:
+            self.history.least.copy_(state["history"])
+        if state["first_error"] is not None:
+            example, text = state["first_error"]
+            self._conduct.first_error = example, text
 
     def _load(self, blocks: list[Range]) -> Window:
         rows = [self._dataset.rows(start, stop, self._x_shape) for start, stop in blocks]
@@ -117,6 +145,34 @@ class Examples:
         problem.start = 0  # rows of several blocks have no common start
         examples = torch.cat([torch.arange(start, stop) for start, stop in blocks])
         return Window(joined, problem, examples.to(problem.device))
+
+
+class Tour:
+    """One pass over all examples, or those of a mask (n,), some rows of a window at a time; what is done is known.
+
+    So it can be left, and another one, restored to its state, goes on with the rows that it was at: they count as done
+    when the next ones are asked for.
+    """
+
+    def __init__(self, examples: Examples, together: int, which: Tensor | None = None) -> None:
+        self._examples, self._together, self._which = examples, together, which
+        self._windows = self._parts = 0  # done, and of the window after them
+
+    def __iter__(self) -> Generator[tuple[Window, Tensor]]:
+        for window in self._examples.windows(skip=self._windows):
+            every = torch.arange(len(window.examples), device=window.examples.device)
+            rows = every if self._which is None else every[self._which[window.examples]]
+            for part in torch.split(rows, self._together)[self._parts :]:
+                yield window, part
+                self._parts += 1
+            self._windows, self._parts = self._windows + 1, 0
+            del window
+
+    def state(self) -> State:
+        return {"windows": self._windows, "parts": self._parts}
+
+    def restore(self, state: State) -> None:
+        self._windows, self._parts = state["windows"], state["parts"]
 
 
 def _joined(parts: list[Rows], x0_per_row: bool) -> Rows:

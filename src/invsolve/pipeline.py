@@ -24,7 +24,7 @@ from invsolve.methods.joint import JointMethod
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.registry import load_model, method_class, registered
 from invsolve.run import Run
-from invsolve.settings import MANY, Settings, check_seed, read_batch_size
+from invsolve.settings import CHECKPOINT_EVERY, MANY, Settings, check_seed, read_batch_size
 
 MOST_SEEDS = 1000
 SIMULATED = 1024  # rows that are simulated in one call
@@ -51,6 +51,7 @@ def solve(
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    checkpoint_every: float | None = CHECKPOINT_EVERY,
     save_network: str | Path | None = None,
     init_from: str | Path | None = None,
     control: Control | None = None,
@@ -82,6 +83,8 @@ def solve(
         out: a solution file to write as well, range by range.
         overwrite: replace an existing `out`.
         resume: go on with an interrupted run that wrote to `out`.
+        checkpoint_every: so many seconds the training of a joint method is kept beside `out`, so that `resume` goes on
+            with it after a kill; None: never. Seldomer where that would take more than a twentieth of the time.
         save_network: a file for the network that the method has trained, for `predict`; `overwrite` holds for it too.
         init_from: such a file, whose network is trained further instead of a new one.
         control: to watch the run, or to end it early.
@@ -92,7 +95,7 @@ def solve(
     settings = Settings(
         method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
         max_evaluations=max_evaluations, time_limit=time_limit, batch_size=read_batch_size(batch_size),
-        compile=compile, prior=prior, covariance=covariance, threads=threads,
+        compile=compile, prior=prior, covariance=covariance, threads=threads, checkpoint_every=checkpoint_every,
         save_network=None if save_network is None else Path(save_network),
         init_from=None if init_from is None else Path(init_from),
     )  # fmt: skip

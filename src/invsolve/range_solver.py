@@ -13,6 +13,7 @@ import torch
 
 from invsolve.analysis.evaluate import Score, evaluate
 from invsolve.analysis.uncertainty import Uncertainty, reduced_chi2, uncertainty
+from invsolve.checkpoints import Checkpoints
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.data.run_folder import Columns
@@ -85,7 +86,7 @@ class RangeSolver:
         """Whether `Solution.history` is kept: of robust losses it would tell nothing beside the loss that is scored."""
         return len(self.dataset) <= HISTORY_EXAMPLES and self.method.minimizes_loss
 
-    def fit(self, method: JointMethod, control: Control) -> Columns | None:
+    def fit(self, method: JointMethod, control: Control, checkpoints: Checkpoints) -> Columns | None:
         """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated."""
         examples = Examples(
             self.dataset,
@@ -97,8 +98,8 @@ class RangeSolver:
         if bool(torch.isinf(loss).all()):
             return None
         control.begin_range(0, len(self.dataset))
-        columns = method.fit(examples, objective.to(self.dtype), self.budget(method), control).to_columns()
-        return columns | {
+        found = method.fit(examples, objective.to(self.dtype), self.budget(method), control, checkpoints)
+        return found.to_columns() | {
             **{name: _as_bytes(getattr(method, name)) for name in _TOLD},
             "loss_initial": loss.cpu().numpy(),
             "evaluations": examples.evaluations.cpu().numpy(),

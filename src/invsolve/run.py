@@ -23,13 +23,14 @@ from invsolve import reuse
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
 from invsolve.analysis.uncertainty import MOST_UNKNOWNS
+from invsolve.checkpoints import Checkpoints
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, range_name, refuse_other_run
 from invsolve.data.solution import Solution, Status
 from invsolve.data.store import read_dataset, read_solution
-from invsolve.errors import ModelError, OptionError, OutputError
+from invsolve.errors import DataError, ModelError, OptionError, OutputError
 from invsolve.methods.base import Method, RowMethod
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct
@@ -248,7 +249,8 @@ class Run:
         """Let a joint method see all examples; what it found is a piece of its own, so that it is not lost either."""
         found, began = folder.get("fit") if folder is not None else None, time.monotonic()
         if found is None:
-            found = self.solver.fit(method, control)
+            checkpoints = self._checkpoints(folder, control)
+            found = self.solver.fit(method, control, checkpoints)
             if found is None:
                 raise ModelError(self._nothing_finite())
             if self.settings.save_network is not None:
@@ -258,11 +260,28 @@ class Run:
             control.tell(
                 "trained", seconds=round(time.monotonic() - began, 3), evaluations=evaluations, **method.chosen
             )
-            if folder is not None and not control.stopped:
+            if not checkpoints.stops(control) and folder is not None:
                 folder.put("fit", found)
+                folder.drop_checkpoint()
+            if checkpoints.failed:
+                self.notes.append(f"the training could not be kept meanwhile: {checkpoints.failed}")
         else:
             self._look_for_network()
         self.solver.use_fit(method, found)
+
+    def _checkpoints(self, folder: RunFolder | None, control: Control) -> Checkpoints:
+        """Where the training is kept meanwhile; it goes on from what an earlier run kept of it, if that is usable."""
+        if folder is None:
+            return Checkpoints()
+        earlier = None
+        try:
+            earlier = folder.get_checkpoint()
+        except DataError as error:
+            self.notes.append(f"{error}; the training begins anew")
+        if earlier is not None:
+            control.tell("resumed", stage=list(earlier)[-1])
+        every = self.settings.checkpoint_every
+        return Checkpoints(None if every is None else folder.put_checkpoint, earlier, every=every or 0.0)
 
     def _save_network(self) -> None:
         """Keep what was learned, also where the training was stopped."""

@@ -14,6 +14,7 @@ from invsolve.errors import OptionError
 
 MANY = 10**9  # of examples in a batch, or evaluations of one: above, it is a slip of the pen
 MOST_THREADS = 1024
+CHECKPOINT_EVERY = 300.0  # seconds
 LEAST_EVALUATIONS = 3  # the start and the result are scored, and in between something must happen
 
 
@@ -26,7 +27,8 @@ class Settings:
     choice. `prior` adds the penalty of the parameters' priors to what is minimized;
     `covariance` asks for standard errors. `batch_size` rows are evaluated together, None as many as is fastest.
     `compile` is "on", "off", or "auto": where it is seen to pay. `threads` are the cores to use, None as many as torch
-    is set to.
+    is set to. `checkpoint_every` so many seconds the training of a joint method is kept, so that a killed run goes on
+    with it; None never.
 
     `save_network` is where a trained network is written, `init_from` one that training begins from, and
     `predict_from` the one that gives the solutions, without a method.
@@ -45,6 +47,7 @@ class Settings:
     prior: bool = False
     covariance: bool = False
     threads: int | None = None
+    checkpoint_every: float | None = CHECKPOINT_EVERY
     save_network: Path | None = None
     init_from: Path | None = None
     predict_from: Path | None = None
@@ -125,6 +128,8 @@ def check_limits(settings: Settings) -> None:
     check_seed(settings.seed)
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise OptionError(f"time_limit must be > 0 seconds, found {settings.time_limit}")
+    if settings.checkpoint_every is not None and not settings.checkpoint_every > 0:
+        raise OptionError(f"checkpoint_every must be > 0 seconds, or never (None), found {settings.checkpoint_every}")
 
 
 def read_batch_size(value: int | str | None) -> int | None:

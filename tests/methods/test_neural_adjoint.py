@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 import invsolve
+from invsolve.checkpoints import Checkpoints
 from invsolve.control import Control
 from invsolve.examples import Examples
+from invsolve.methods.candidates import Candidates
 from invsolve.methods.neural_adjoint import NeuralAdjoint
-from invsolve.methods.simulations import Candidates, Lessons, Plan
+from invsolve.methods.simulations import Lessons, Plan
 from invsolve.methods.surrogate import Surrogate
 from invsolve.problem import Problem
 from invsolve.registry import load_model
@@ -28,7 +30,7 @@ def trained(data: invsolve.Dataset, model: Any, d: int, passes: int, **options: 
     surrogate = Surrogate(NeuralAdjoint.Options(**options), examples, 1)
     candidates = Candidates.at(examples.coordinates.to_solver(examples.x0), loss)
     plan = Plan(passes, "prior", torch.ones(examples.n, dtype=torch.bool), **NeuralAdjoint.lessons)
-    Lessons(plan, surrogate, examples, candidates, 1).run(Control())
+    Lessons(plan, surrogate, examples, candidates, 1).run(Control(), Checkpoints())
     return surrogate, examples
 
 

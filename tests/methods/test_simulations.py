@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 import invsolve
+from invsolve.checkpoints import Checkpoints
 from invsolve.control import Control
 from invsolve.data.solution import FoundBy
 from invsolve.examples import Examples, Window
-from invsolve.methods.simulations import Candidates, Pairs, Plan, Simulation, simulate
+from invsolve.methods.candidates import Candidates, simulate
+from invsolve.methods.pairs import Pairs
+from invsolve.methods.simulations import Plan, Simulation
 from invsolve.methods.solver_network import NetworkOptions, SolverNetwork
 from invsolve.networks.features import Features
 from invsolve.problem import Problem
@@ -26,14 +29,15 @@ def examples_of(data: invsolve.Dataset, model: Any) -> Examples:
     return Examples(data, shape, lambda rows: Problem(loaded, rows, shape, torch.device("cpu"), torch.float64))
 
 
-def simulation(data: invsolve.Dataset, model: str, **plan: Any) -> Simulation:
+def simulation(data: invsolve.Dataset, model: str, *, experienced: bool = False, **plan: Any) -> Simulation:
     torch.manual_seed(0)
     examples = examples_of(data, model)
     loss, _ = examples.score(64)
     z0 = examples.coordinates.to_solver(examples.x0)
     everyone = torch.ones(examples.n, dtype=torch.bool)
     plan = {"passes": 20, "where": "prior", "which": everyone} | plan
-    return Simulation(Plan(**plan), SolverNetwork(NetworkOptions(), examples), examples, Candidates.at(z0, loss), 1)
+    network, candidates = SolverNetwork(NetworkOptions(), examples), Candidates.at(z0, loss)
+    return Simulation(Plan(**plan), network, examples, candidates, 1, experienced=experienced)
 
 
 def test_a_simulated_loss_is_that_of_the_example() -> None:
@@ -62,7 +66,7 @@ def test_the_network_learns_the_way_back() -> None:
     """Of wave packets, whose gradient leads most examples astray."""
     data = invsolve.generate("wave-packet", 64, seed=3)
     run = simulation(data, "wave-packet", passes=60)
-    run.run(Control())
+    run.run(Control(), Checkpoints())
     assert run.learned
     assert run.errors[-1] < 0.1 * run.errors[0]
     off = (run.network.all_solutions(run.examples, run.z0) - torch.from_numpy(np.asarray(data.x_true)) / 8).abs()
@@ -74,7 +78,7 @@ def test_only_the_chosen_examples_are_simulated_and_each_pass_is_counted() -> No
     data = invsolve.generate("wave-packet", 10, seed=3)
     which = torch.arange(10) < 4
     run = simulation(data, "wave-packet", passes=3, which=which)
-    run.run(Control())
+    run.run(Control(), Checkpoints())
     assert run.examples.evaluations.tolist() == [5] * 4 + [1] * 6  # start; three points; the network's answer
     kinds = set(run.candidates.origin[~which].tolist())
     assert kinds == {int(FoundBy.START)}
@@ -99,7 +103,7 @@ def test_failing_points_are_no_pairs() -> None:
     candidates = Candidates.at(examples.x0.clone(), loss)
     everyone = torch.ones(8, dtype=torch.bool)
     run = Simulation(Plan(12, "prior", everyone), SolverNetwork(NetworkOptions(), examples), examples, candidates, 1)
-    run.run(Control())
+    run.run(Control(), Checkpoints())
     assert run.pairs is not None
     assert 0 < run.pairs.count < 96
     assert torch.isfinite(run.pairs.answers[: run.pairs.count]).all()
@@ -107,9 +111,9 @@ def test_failing_points_are_no_pairs() -> None:
 
 
 def test_what_a_known_network_is_asked_first_is_taken_from_the_passes() -> None:
-    run = simulation(invsolve.generate("billiards", 8, seed=1), "billiards", passes=5)
-    assert not run.knows_already(Control())
-    run.run(Control())
+    run = simulation(invsolve.generate("billiards", 8, seed=1), "billiards", passes=5, experienced=True)
+    run.run(Control(), Checkpoints())
+    assert not run.knew
     assert run.plan.passes == 3
     assert int(run.examples.evaluations.max()) == 1 + (1 + 1) + 3 + 1  # start; answer and point; points; answer
 
@@ -126,6 +130,6 @@ def test_data_of_the_same_seed_are_not_met_again(model: str, monkeypatch: pytest
         nearest[which] = torch.minimum(nearest[which], off)
 
     monkeypatch.setattr(run, "seen", seen)
-    run.run(Control())
+    run.run(Control(), Checkpoints())
     assert torch.isfinite(nearest).all()
     assert (nearest > 1e-9).all()

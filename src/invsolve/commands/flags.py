@@ -80,6 +80,12 @@ Csv = Annotated[
     Path | None, typer.Option("--csv", metavar="FILE", help="a row for each method, seed and example; - to print them")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted run of the same command")]
+CheckpointEvery = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint-every", metavar="TIME", help="how often an unfinished training is kept for --resume; or never"
+    ),
+]
 FailAbove = Annotated[
     float | None, typer.Option("--fail-above", metavar="LOSS", help="exit with 3 if any example's loss is above")
 ]
@@ -123,6 +129,11 @@ def run_settings(
         threads=threads,
         prior=prior,
     )
+
+
+def checkpoint_seconds(text: str) -> float | None:
+    """Seconds from one checkpoint to the next, or None for "never"."""
+    return None if text == "never" else duration_seconds(text)
 
 
 def assigned(ctx: typer.Context, table: str, flags: list[str] | None, flag: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from invsolve.commands.flags import (
     AsJson,
     Assign,
     BatchSize,
+    CheckpointEvery,
     Compile,
     Config,
     Covariance,
@@ -41,6 +42,7 @@ from invsolve.commands.flags import (
     TimeLimit,
     Verbose,
     assigned,
+    checkpoint_seconds,
     open_dataset,
     refuse_all_but,
     run_settings,
@@ -91,6 +93,7 @@ def solve(
     ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    checkpoint_every: CheckpointEvery = "5m",
     rerun: Annotated[
         Path | None,
         typer.Option("--rerun", metavar="SOLUTION.h5", help="run the same again, and say where it differs"),
@@ -128,6 +131,7 @@ def solve(
         method=method,
         method_options=assigned(ctx, "options", option, "-O"),
         covariance=covariance,
+        checkpoint_every=checkpoint_seconds(checkpoint_every),
         save_network=save_network,
         init_from=init_from,
     )

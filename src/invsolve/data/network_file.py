@@ -1,4 +1,4 @@
-"""Trained networks in files: safetensors, which hold numbers and text and can hold no code.
+"""Trained networks in files.
 
 Weights and moments are tensors; what they are of is one JSON document under the key `invsolve` of the metadata. The
 same network always gives the same bytes, so that their hash tells networks apart.
@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import pydantic
-import safetensors.numpy
 from pydantic import Field
 
+from invsolve.data import tensor_file
 from invsolve.data.files import check_writable, written_aside
 from invsolve.errors import DataError, OutputError, first_line
 
@@ -99,9 +99,8 @@ def write_network(path: Path, about: About, tensors: dict[str, np.ndarray], *, o
         raise OutputError(f"network {path}: the trained network holds NaN or Inf, and is not saved")
     check_writable(path, overwrite)
     text = json.dumps(about.model_dump(mode="json", by_alias=True))
-    content = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, {KEY: text})
     with written_aside(path, overwrite) as aside:
-        aside.write_bytes(content)
+        aside.write_bytes(tensor_file.packed(tensors, KEY, text))
 
 
 def is_network(path: Path) -> bool:
@@ -124,8 +123,7 @@ def read_network(path: str | Path) -> SavedNetwork:
     path = Path(path)
     content = _content(path)
     try:
-        stored = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
-        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
+        stored, metadata = tensor_file.unpacked(content)
     except Exception as error:  # safetensors' own, or of JSON
         raise DataError(f"{path} is no network file: {first_line(error)}; it seems damaged") from None
     if KEY not in metadata:

@@ -1,4 +1,7 @@
-"""The folder of an unfinished run: a file for each finished range, so that a kill loses only what is in flight."""
+"""The folder of an unfinished run: a file for each finished range, so that a kill loses only what is in flight.
+
+Of a training that is not finished there is a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from invsolve.data.checkpoint_file import read_checkpoint, write_checkpoint
 from invsolve.data.files import written_aside
 from invsolve.data.store import read_columns, write_columns, write_solution_blocks
 from invsolve.errors import DataError, OutputError, first_line
 
 Columns = dict[str, np.ndarray]
 
-_OURS = re.compile(r"lock|run\.json|final\.h5|fit\.h5|rows-\d{12}-\d{12}\.h5|\..*\.tmp")
+_OURS = re.compile(r"lock|run\.json|final\.h5|fit\.h5|checkpoint\.safetensors|rows-\d{12}-\d{12}\.h5|\..*\.tmp")
 
 
 class RunFolder:
@@ -60,9 +64,10 @@ class RunFolder:
             refuse_other_run(self.path, earlier, identity)
             return
         if earlier is not None and not overwrite:
+            trained = " and a checkpoint of its training" if self._checkpoint.exists() else ""
             raise OutputError(
-                f"an unfinished run with {len(list(self.path.glob('rows-*.h5')))} finished ranges is in {self.path}; "
-                f"--resume goes on with it, --overwrite discards it"
+                f"an unfinished run with {len(list(self.path.glob('rows-*.h5')))} finished ranges{trained} is in "
+                f"{self.path}; --resume goes on with it, --overwrite discards it"
             )
         foreign = next((p.name for p in self.path.iterdir() if not _OURS.fullmatch(p.name)), None)
         if foreign is not None:
@@ -99,6 +104,30 @@ class RunFolder:
         with contextlib.suppress(DataError):
             return read_columns(path)
         return None
+
+    def put_checkpoint(self, state: dict[str, Any]) -> int:
+        """Keep the state of a training in place of an earlier one; the bytes that it took.
+
+        Raises:
+            OutputError: the disk is full or refuses; the earlier one is still there.
+        """
+        return write_checkpoint(self._checkpoint, state)
+
+    def get_checkpoint(self) -> dict[str, Any] | None:
+        """The state of a training that an earlier run has kept, if any.
+
+        Raises:
+            DataError: it is damaged, or of another version.
+        """
+        return read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
+
+    def drop_checkpoint(self) -> None:
+        """The training is finished."""
+        self._checkpoint.unlink(missing_ok=True)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
 
     def finished(self) -> Iterator[tuple[int, int, Columns]]:
         """The ranges start ≤ i < stop that are kept, in order, with their columns; a damaged one is none."""

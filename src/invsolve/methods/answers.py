@@ -14,13 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.checkpoints import GlobalRandom
 from invsolve.control import Control
 from invsolve.data.solution import FoundBy
 from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
+from invsolve.methods.candidates import Asking, Candidates
 from invsolve.methods.joint import JointMethod, JointOptions, beginning_at
-from invsolve.methods.simulations import MINIBATCH, Candidates, LearnerKind, Lessons, PairOptions, ask
+from invsolve.methods.simulations import MINIBATCH, LearnerKind, Lessons, PairOptions
 from invsolve.methods.solver_network import training
 
 
@@ -60,12 +62,18 @@ class AnswerMethod(JointMethod, Generic[LearnerKind]):
         chosen = z0
         with training(examples, self.seed, self.lessons.get("minibatch", MINIBATCH)):
             learner = self.learner(examples)
+            self.checkpoints.follow(examples=examples, network=learner, candidates=candidates)
+            self.checkpoints.follow(random=GlobalRandom(examples.device))
             plan = self.options.plan(everyone, self.affordable(examples, budget), asked=self.asked, **self.lessons)
             lessons = Lessons(plan, learner, examples, candidates, self.seed)
-            lessons.run(control)
+            self.checkpoints.follow(proposals=lessons)
+            lessons.run(control, self.checkpoints)
             self.tell("proposals", lessons.told(), lessons.curve)
             if lessons.errors:
                 answers = self.answers(learner, examples, candidates, control)
-                chosen = ask(answers, everyone, examples, candidates, control)
+                asking = Asking(answers, everyone, examples, candidates)
+                self.checkpoints.follow(asking=asking)
+                asking.run(control, self.checkpoints)
+                chosen = asking.best.z
         found = candidates.results(examples, torch.zeros_like(examples.evaluations))
         return replace(found, **beginning_at((chosen, FoundBy.NETWORK)))

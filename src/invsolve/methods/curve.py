@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invsolve.checkpoints import State
+
 POINTS = 100  # of a stage, at most
 
 
@@ -22,19 +24,42 @@ class Curve:
     def __init__(self, measured: str, expected: int) -> None:
         self.measured, self.together = measured, max(1, math.ceil(expected / POINTS))
         self._open: list[Tensor] = []
+        self._calls = 0  # of `add`, that are open
         self._points: list[tuple[float, Tensor]] = []
         self._evaluations = 0.0
 
     def add(self, evaluations: float, values: Tensor) -> None:
         """Values (b,), NaN where there is none, after so many evaluations per example."""
         self._open.append(values)
-        self._evaluations = evaluations
-        if len(self._open) == self.together:
+        self._evaluations, self._calls = evaluations, self._calls + 1
+        if self._calls == self.together:
             self._close()
 
     def _close(self) -> None:
-        self._points.append((self._evaluations, torch.cat(self._open).nanmedian()))
-        self._open = []
+        self._points.append((self._evaluations, self._together().nanmedian()))
+        self._open, self._calls = [], 0
+
+    def state(self) -> State:
+        """The points and what is open, as measured; for `restore`."""
+        medians = [value.cpu() for _, value in self._points]
+        return {
+            "together": self.together,
+            "calls": self._calls,
+            "reached": self._evaluations,
+            "evaluations": [count for count, _ in self._points],
+            **({"medians": torch.stack(medians)} if medians else {}),
+            **({"open": self._together()} if self._open else {}),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on where a curve of this state was."""
+        self.together, self._calls, self._evaluations = state["together"], state["calls"], state["reached"]
+        self._points = list(zip(state["evaluations"], state.get("medians", ()), strict=True))
+        self._open = [state["open"]] if "open" in state else []
+
+    def _together(self) -> Tensor:
+        """What is open; what was restored is on the CPU."""
+        return torch.cat([values.to(self._open[-1].device) for values in self._open])
 
     def told(self) -> dict[str, list[Any]]:
         """`evaluations` and what was measured, as JSON values; None where that is not finite."""

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.checkpoints import Checkpoints
 from invsolve.control import Control
 from invsolve.data.solution import FoundBy, Status
 from invsolve.engine import RowResults
@@ -47,6 +48,8 @@ class JointMethod(Method):
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
         super().__init__(options, seed=seed)
         self.fitted: RowResults | None = None
+        self.checkpoints = Checkpoints()
+        """Of the training under way: `train` has it follow what it works with, and asks it between steps."""
         self.chosen: dict[str, dict[str, Any]] = {}
         """What was chosen in training, and why it ended, by the name of the stage: JSON values, to be told."""
         self.training_curve: dict[str, dict[str, list[Any]]] = {}
@@ -70,9 +73,18 @@ class JointMethod(Method):
         left = budget.left(examples.evaluations)
         return left if budget.refiner is None else left - min(REFINEMENT, left // 2)
 
-    def fit(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
+    def fit(
+        self,
+        examples: Examples,
+        initial_loss: Tensor,
+        budget: Budget,
+        control: Control,
+        checkpoints: Checkpoints | None = None,
+    ) -> RowResults:
         """Learn from all n examples at once, whose losses (n,) at x0 are known, before any range is solved."""
+        self.checkpoints = checkpoints or Checkpoints()
         self.fitted = replace(self.train(examples, initial_loss, budget, control), first=initial_loss)
+        self.checkpoints = Checkpoints()  # what it followed is free
         return self.fitted
 
     def solve(self, problem: Problem, z0: Tensor, budget: Budget, control: Control) -> RowResults:

@@ -15,15 +15,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.checkpoints import Checkpoints, GlobalRandom, State, optimizer_state, restore_optimizer
 from invsolve.control import Control
 from invsolve.coordinates import projected
 from invsolve.data.solution import FoundBy
 from invsolve.engine import RowResults
 from invsolve.examples import Examples, Window
 from invsolve.methods.base import Budget
+from invsolve.methods.candidates import Candidates
 from invsolve.methods.curve import Curve
 from invsolve.methods.joint import beginning_at
-from invsolve.methods.simulations import Candidates, ProposalOptions, Simulation
+from invsolve.methods.simulations import ProposalOptions, Simulation
 from invsolve.methods.solver_network import NetworkMethod, SolverNetwork, training
 from invsolve.networks.features import Features
 from invsolve.sampling import stream
@@ -68,10 +70,13 @@ class Jpo(NetworkMethod):
         with training(examples, self.seed, o.minibatch):
             network = self.begin_network(examples)
             candidates = Candidates.at(examples.coordinates.to_solver(examples.x0), initial_loss)
+            self.checkpoints.follow(examples=examples, network=network, candidates=candidates)
+            self.checkpoints.follow(random=GlobalRandom(examples.device))
             learned = o.proposals != "none" and self._learn(network, examples, candidates, budget, control)
             steps = self._steps(examples, budget)
             run = Training(o, network, examples, candidates, initial_loss, steps, self.seed, gently=learned)
-            found = run.run(control)
+            self.checkpoints.follow(training=run)
+            found = run.run(control, self.checkpoints)
             self.tell("training", run.told(), run.curve)
             answers = network.all_solutions(examples, run.z0)
             return replace(found, **beginning(found, answers, run.z0, initial_loss, learned=learned))
@@ -83,12 +88,12 @@ class Jpo(NetworkMethod):
         everyone = torch.ones(examples.n, dtype=torch.bool, device=examples.device)
         where = "prior" if self.options.proposals == "auto" else self.options.proposals
         plan = self.options.plan(everyone, self.affordable(examples, budget) // 2, where)
-        simulation = Simulation(plan, network, examples, candidates, self.seed)
-        knows = self.saved is not None and simulation.knows_already(control)
-        if not knows:
-            simulation.run(control)
+        experienced = self.saved is not None
+        simulation = Simulation(plan, network, examples, candidates, self.seed, experienced=experienced)
+        self.checkpoints.follow(proposals=simulation)
+        simulation.run(control, self.checkpoints)
         self.tell("proposals", simulation.told(), simulation.curve)
-        return knows or simulation.learned
+        return simulation.learned
 
     def _steps(self, examples: Examples, budget: Budget) -> int:
         """Steps that options and budget allow, a part of the budget being left for the refinement that follows."""
@@ -142,6 +147,7 @@ class Training:
         gently: bool = False,
     ) -> None:
         self.options, self.network, self.examples, self.steps = options, network, examples, steps
+        self.minibatches = Minibatches(examples, network, options.minibatch, seed)
         part = GENTLY if gently else 1.0
         self.noise = part * options.input_noise
         self.each_pass = math.ceil(examples.n / options.minibatch)
@@ -155,7 +161,6 @@ class Training:
             fused=True,
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.order = stream(seed, "order")
         self.z0 = examples.coordinates.to_solver(examples.x0)
         self.candidates, self.first_loss = candidates, first_loss
         self.iterations = torch.zeros(examples.n, dtype=torch.int64, device=examples.device)
@@ -166,14 +171,17 @@ class Training:
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * step / max(self.steps, 1)))
 
-    def run(self, control: Control) -> RowResults:
+    def run(self, control: Control, checkpoints: Checkpoints) -> RowResults:
         """Train to the end of the steps, or until nearly all losses are nearly gone, or `control` stops it."""
-        with contextlib.closing(self._minibatches()) as minibatches:
-            for step in range(self.steps):
-                if control.stopped or (step and step % self.each_pass == 0 and self._fits()):
-                    self.ended = "by a stop" if control.stopped else "as nearly all losses were nearly gone"
+        with contextlib.closing(self.minibatches.drawn()) as drawn:
+            for step in range(self.made, self.steps):
+                if checkpoints.stops(control):
+                    self.ended = "by a stop"
                     break
-                self._step(*next(minibatches), done=step / self.steps)
+                if step and step % self.each_pass == 0 and self._fits():
+                    self.ended = "as nearly all losses were nearly gone"
+                    break
+                self._step(*next(drawn), done=step / self.steps)
                 self.made += 1
                 fraction = (step + 1) / self.steps
                 control.report(lambda f=fraction: self.candidates.progress("jpo", self.examples, f))  # type: ignore[misc]
@@ -189,23 +197,6 @@ class Training:
         known = torch.isfinite(self.first_loss)
         left = (self.candidates.loss / self.first_loss.clamp(min=torch.finfo(torch.float32).tiny))[known]
         return len(left) > 0 and float(left.kthvalue(math.ceil(0.9 * len(left))).values) < NEARLY_GONE
-
-    def _minibatches(self) -> Generator[tuple[Window, Features, Tensor]]:
-        """Endless shuffled passes over all examples, so that each is evaluated equally often.
-
-        Minibatches (rows of a window) are drawn from all rows of a window, windows from blocks of the data that are
-        shuffled too.
-        """
-        size = self.options.minibatch
-        features: Features | None = None
-        while True:
-            with contextlib.closing(self.examples.windows(self.order, multiple=size)) as windows:
-                for window in windows:
-                    if features is None or not self.examples.in_memory:
-                        features = self.network.features(window)
-                    for rows in torch.split(torch.randperm(len(window.examples), generator=self.order), size):
-                        yield window, features, rows.to(self.examples.device)
-                    del window  # before the next one is loaded
 
     def _step(self, window: Window, features: Features, rows: Tensor, done: float) -> None:
         c, examples = self.examples.coordinates, window.examples[rows]
@@ -223,3 +214,73 @@ class Training:
         torch.autograd.backward(z, projected(gradient, trial, c.lower, c.upper))
         self.optimizer.step()
         self.schedule.step()
+
+    def state(self) -> State:
+        return {
+            "steps": self.steps,
+            "made": self.made,
+            "optimizer": optimizer_state(self.optimizer),
+            "schedule": self.schedule.state_dict(),
+            "minibatches": self.minibatches.state(),
+            "iterations": self.iterations,
+            "curve": self.curve.state(),
+            "evaluated": [self._before, self._evaluated],
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on where a training of this state was; network and candidates are restored already."""
+        self.steps, self.made = state["steps"], state["made"]
+        restore_optimizer(self.optimizer, state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.minibatches.restore(state["minibatches"])
+        self.iterations.copy_(state["iterations"])
+        self.curve.restore(state["curve"])
+        self._before, self._evaluated = state["evaluated"]
+
+
+class Minibatches:
+    """Endless shuffled passes over all examples, so that each is evaluated equally often.
+
+    Minibatches (rows of a window) are drawn from all rows of a window, windows from blocks of the data that are
+    shuffled too. What the generator was at the beginning of the pass and of the window tells the order of both, so that
+    one who goes on in the middle loads no window that is done.
+    """
+
+    def __init__(self, examples: Examples, network: SolverNetwork, size: int, seed: int) -> None:
+        self.examples, self.network, self.size = examples, network, size
+        self.order = stream(seed, "order")
+        self._windows = self._taken = 0  # windows done in this pass, and minibatches of the one after them
+        self._at_pass = self._at_window = self.order.get_state()
+
+    def drawn(self) -> Generator[tuple[Window, Features, Tensor]]:
+        """From where it is: the window, features of all its examples, and the rows (b,) to take of them."""
+        features: Features | None = None
+        while True:
+            self.order.set_state(self._at_pass)
+            left = self.examples.windows(self.order, multiple=self.size, skip=self._windows)
+            with contextlib.closing(left) as windows:
+                for window in windows:
+                    if features is None or not self.examples.in_memory:
+                        features = self.network.features(window)
+                    if self._taken:
+                        self.order.set_state(self._at_window)
+                    self._at_window = self.order.get_state()
+                    shuffled = torch.randperm(len(window.examples), generator=self.order)
+                    for rows in torch.split(shuffled, self.size)[self._taken :]:
+                        self._taken += 1
+                        yield window, features, rows.to(self.examples.device)
+                    self._windows, self._taken = self._windows + 1, 0
+                    del window  # before the next one is loaded
+            self._windows, self._at_pass = 0, self.order.get_state()
+
+    def state(self) -> State:
+        return {
+            "windows": self._windows,
+            "taken": self._taken,
+            "at_pass": self._at_pass,
+            "at_window": self._at_window,
+        }
+
+    def restore(self, state: State) -> None:
+        self._windows, self._taken = state["windows"], state["taken"]
+        self._at_pass, self._at_window = state["at_pass"], state["at_window"]

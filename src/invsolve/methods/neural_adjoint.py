@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from invsolve.checkpoints import State
 from invsolve.control import Control, Progress
-from invsolve.examples import Examples, Window
+from invsolve.examples import Examples, Tour, Window
 from invsolve.methods.answers import AnswerMethod, AnswerOptions
 from invsolve.methods.base import Budget
 from invsolve.methods.bfgs import Bfgs
-from invsolve.methods.simulations import Candidates
+from invsolve.methods.candidates import Candidates
 from invsolve.methods.solver_network import ArchitectureOptions
 from invsolve.methods.surrogate import Surrogate
 from invsolve.sampling import Sampler
@@ -72,17 +74,18 @@ class NeuralAdjoint(AnswerMethod[Surrogate]):
         learned.network.requires_grad_(False)
         z0 = examples.coordinates.to_solver(examples.x0)
         best = z0[:, None].repeat(1, self.asked, 1)
-        for window in examples.windows():
-            every = torch.arange(len(window.examples), device=z0.device)
-            for rows in torch.split(every, max(1, _TOGETHER // self.options.starts)):
-                if control.stopped:
-                    return best
-                which = window.examples[rows]
+        tour = Tour(examples, max(1, _TOGETHER // self.options.starts))
+        self.checkpoints.follow(descents=Descents(best, tour))
+        for window, rows in tour:
+            which = window.examples[rows]
 
-                def seen(p: Progress, done: float = float(which[0]) / examples.n) -> Progress:
-                    return candidates.progress("descent", examples, done)
+            def seen(p: Progress, done: float = float(which[0]) / examples.n) -> Progress:
+                return candidates.progress("descent", examples, done)
 
-                best[which] = self._descend(learned, window, rows, z0[which], control.seen_as(seen))
+            ends = self._descend(learned, window, rows, z0[which], control.seen_as(seen))
+            if self.checkpoints.stops(control):  # before what a stop cut off counts
+                break
+            best[which] = ends
             del window  # before the next one is loaded
         return best
 
@@ -94,3 +97,18 @@ class NeuralAdjoint(AnswerMethod[Surrogate]):
         ends = self.descent.solve(problem, points.flatten(0, 1), Budget(slots=_TOGETHER), control)
         best = ends.best.reshape(b, starts).argsort(dim=1)[:, : self.asked]
         return ends.z.reshape(b, starts, -1)[torch.arange(b, device=rows.device)[:, None], best]
+
+
+@dataclass(frozen=True)
+class Descents:
+    """How far the descents are: their ends (n, asked, d), where there are some already."""
+
+    best: Tensor
+    tour: Tour
+
+    def state(self) -> State:
+        return {"best": self.best, "tour": self.tour.state()}
+
+    def restore(self, state: State) -> None:
+        self.best.copy_(state["best"])
+        self.tour.restore(state["tour"])

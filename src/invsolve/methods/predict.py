@@ -14,8 +14,8 @@ from invsolve.data.solution import FoundBy, Status
 from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.methods.base import Budget
+from invsolve.methods.candidates import TOGETHER, Candidates, simulate
 from invsolve.methods.joint import JointMethod, JointOptions, beginning_at
-from invsolve.methods.simulations import TOGETHER, Candidates, simulate
 from invsolve.methods.solver_network import SIZES, NetworkOptions, SolverNetwork
 
 

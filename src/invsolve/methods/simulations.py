@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,25 +16,25 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from invsolve.control import Control, Progress
-from invsolve.data.solution import FoundBy, Status
-from invsolve.engine import RowResults
+from invsolve.checkpoints import Checkpoints, Part, State, optimizer_state, restore_optimizer
+from invsolve.control import Control
+from invsolve.data.solution import FoundBy
 from invsolve.examples import Examples, Window
+from invsolve.methods.candidates import TOGETHER, Asking, Candidates, simulate
 from invsolve.methods.curve import Curve
+from invsolve.methods.pairs import Pairs
 from invsolve.methods.solver_network import NetworkOptions, SolverNetwork
 from invsolve.networks.features import Features
 from invsolve.options import Options
-from invsolve.problem import Batch, Problem
+from invsolve.problem import Problem
 from invsolve.sampling import Sampler, stream
 
-MEMORY = 2**28  # bytes of pairs that are kept; older ones make room
 RATES = (3e-4, 1e-3, 3e-3)  # of AdamW, that are raced
 _RACE = 100  # steps of each rate
 _LEAST = 8  # points for each example, if so many are affordable
 _ASKED = 1  # evaluation of each example, to see how good the network's answer is
 MINIBATCH = 32  # pairs of a training step
 MOST_STEPS = 20_000  # however many examples there are: a network has seen enough by then
-TOGETHER = 1024  # rows that are simulated in one call
 _STALLED = 10  # passes whose error is held against that of as many before them
 _FALLING = 0.95  # of it, above which it falls no more
 _LEARNED = 0.3  # of the error at first
@@ -61,75 +62,6 @@ class ProposalOptions(NetworkOptions, PairOptions):
     """What methods share that train a network which gives solutions on pairs that they simulate."""
 
 
-@dataclass
-class Candidates:
-    """The best that was seen of each example: where (n, d), and its loss (n,)."""
-
-    z: Tensor
-    loss: Tensor
-    origin: Tensor  # (n,) int8, see FoundBy
-
-    @classmethod
-    def at(cls, z0: Tensor, loss: Tensor) -> Candidates:
-        """The starts z0 (n, d) with their losses (n,)."""
-        return cls(z0.clone(), loss.clone(), torch.full_like(loss, int(FoundBy.START), dtype=torch.int8))
-
-    def take(self, window: Window, rows: Tensor, z: Tensor, loss: Tensor, origin: FoundBy) -> None:
-        """Keep what is better of a window's rows (b,), each named once: z (b, d) with these losses (b,)."""
-        examples = window.examples[rows]
-        window.problem.note(rows, loss)
-        better = loss < self.loss[examples]
-        self.loss[examples] = torch.where(better, loss, self.loss[examples])
-        self.z[examples] = torch.where(better[:, None], z, self.z[examples])
-        self.origin[examples[better]] = int(origin)
-
-    def results(self, examples: Examples, iterations: Tensor) -> RowResults:
-        """What a training of so many iterations (n,) leaves."""
-        begun = examples.evaluations > 1  # beside the scoring of the start
-        failed = torch.where(torch.isfinite(self.loss), int(Status.BUDGET), int(Status.NONFINITE))
-        return RowResults(
-            z=self.z,
-            status=torch.where(begun, failed, int(Status.NOT_RUN)).to(torch.int8),
-            iterations=iterations,
-            best=self.loss,
-            found_by=self.origin,
-        )
-
-    def progress(self, stage: str, examples: Examples, fraction: float) -> Progress:
-        """That of a stage which works on all examples."""
-        return Progress(
-            stage=stage,
-            total=examples.n,
-            done=0,
-            fraction=fraction,
-            evaluations=int(examples.evaluations.sum()),
-            losses=self.loss[torch.isfinite(self.loss)],
-        )
-
-
-class Pairs:
-    """What a network would see, and the `outputs` numbers that it should answer, of the `most` pairs simulated last."""
-
-    def __init__(self, like: Features, outputs: int, most: int) -> None:
-        row = 4 * (like.grid[0].numel() + like.flat[0].numel() + outputs)
-        self.most, self.count, self._next = max(1, min(most, MEMORY // row)), 0, 0
-        self.features = Features(*(t.new_empty(self.most, *t.shape[1:]) for t in (like.grid, like.flat)))
-        self.answers = like.flat.new_empty(self.most, outputs)
-
-    def add(self, features: Features, answers: Tensor) -> None:
-        """Keep pairs (b,); where there is no room, in place of the oldest."""
-        places = (self._next + torch.arange(len(answers), device=answers.device)) % self.most
-        self.features.grid[places], self.features.flat[places] = features.grid, features.flat
-        self.answers[places] = answers.to(self.answers.dtype)
-        self._next = (self._next + len(answers)) % self.most
-        self.count = min(self.count + len(answers), self.most)
-
-    def draw(self, size: int, generator: torch.Generator) -> tuple[Features, Tensor]:
-        """So many pairs at random."""
-        places = torch.randint(self.count, (size,), generator=generator).to(self.answers.device)
-        return self.features[places], self.answers[places]
-
-
 @dataclass(frozen=True)
 class Plan:
     """How much is simulated, and how a network is trained on it."""
@@ -145,7 +77,7 @@ class Plan:
     forgotten: float = 10.0  # times the least error of a pass, at which the network goes back to where it was then
 
 
-class Learner(Protocol):
+class Learner(Part, Protocol):
     """What is trained on pairs: a network, and what it sees of one."""
 
     network: nn.Module
@@ -156,6 +88,23 @@ class Learner(Protocol):
 
 
 LearnerKind = TypeVar("LearnerKind", bound=Learner)
+
+
+@dataclass
+class Pass:
+    """A pass over all examples that is under way: how far it is, and the network's error so far, in sum."""
+
+    judged: dict[str, Tensor]  # the network as it was at the beginning, to which the error belongs
+    windows: int = 0  # finished
+    parts: int = 0  # of the window after them, that are simulated
+    steps: int = 0  # of training after that
+    wrong: float = 0.0
+    pairs: int = 0
+
+
+Turn = Callable[[Control, Checkpoints], "str | None"]
+"""A turn of lessons, to its end: the name of the next one, or None where it was stopped."""
+_OVER = "over"
 
 
 class Lessons(Generic[LearnerKind]):
@@ -175,46 +124,68 @@ class Lessons(Generic[LearnerKind]):
         self.errors: list[float] = []  # of each pass, of its pairs before they were trained on
         self.curve = Curve("error", plan.passes)
         self.ended = "before any point was simulated"  # why
+        self.turns: dict[str, Turn] = {"learn": self._learn, "anneal": self._anneal}
+        self.turn = "learn"
+        self._passes = self._annealed = 0  # finished; steps of the last turn
+        self._pass: Pass | None = None
         self._asked, self._size = 0, 0.0  # of the first pairs: how many, and the sum of squares of what is asked
+        self._outputs = 1  # numbers in an answer
         self._optimizer: torch.optim.Optimizer | None = None
-        self._kept: dict[str, Tensor] | None = None  # the network when it was best
+        self._kept: dict[str, Tensor] = {}  # the network when it was best
 
-    def run(self, control: Control) -> None:
-        """All passes, or until the network learns no more, or `control` stops it."""
-        for done in range(self.plan.passes):
-            self.ended = "by a stop"
-            wrong, pairs, judged = 0.0, 0, copy.deepcopy(self.network.network.state_dict())
-            for window in self.examples.windows():
-                if control.stopped:
-                    return
-                error, count = self._simulate_window(window, done)
-                wrong, pairs = wrong + error, pairs + count
-                self._train(self._steps(int(self.plan.which[window.examples].sum())))
-                fraction = (done + 1) / self.plan.passes
-                control.report(lambda f=fraction: self.candidates.progress("proposals", self.examples, f))  # type: ignore[misc]
-                del window  # before the next one is loaded
-            if pairs:  # F may fail at all points of a pass
-                self.errors.append(wrong / pairs)
+    def run(self, control: Control, checkpoints: Checkpoints) -> None:
+        """All that is left to do, unless `control` stops it."""
+        while self.turn != _OVER and (following := self.turns[self.turn](control, checkpoints)) is not None:
+            self.turn = following
+
+    def _learn(self, control: Control, checkpoints: Checkpoints) -> str | None:
+        """All passes, or until the network learns no more."""
+        while self._passes < self.plan.passes:
+            done = self._go_over_all(control, checkpoints)
+            if done is None:
+                self.ended = "by a stop"
+                return None
+            self._passes += 1
+            if done.pairs:  # F may fail at all points of a pass
+                self.errors.append(done.wrong / done.pairs)
                 self._record()
-                self._keep_or_take_back(judged)
+                self._keep_or_take_back(done.judged)
                 if self._is_done():
-                    break
-        else:
-            self.ended = "after all points" if self.plan.passes else self.ended
-        if self.errors:
-            self._anneal(control)
+                    return "anneal"
+        self.ended = "after all points" if self.plan.passes else self.ended
+        return "anneal" if self.errors else _OVER
+
+    def _go_over_all(self, control: Control, checkpoints: Checkpoints, *, train: bool = True) -> Pass | None:
+        """Simulate a point for each example and, with `train`, learn from the pairs window by window; None: stopped."""
+        if self._pass is None:
+            self._pass = Pass(copy.deepcopy(self.network.network.state_dict()))
+        at = self._pass
+        for window in self.examples.windows(skip=at.windows):
+            rows = self.plan.which[window.examples].nonzero().squeeze(1)
+            for some in torch.split(rows, TOGETHER)[at.parts :]:
+                if checkpoints.stops(control):
+                    return None
+                error, count = self._simulate(window, some)
+                at.wrong, at.pairs, at.parts = at.wrong + error, at.pairs + count, at.parts + 1
+            if train and not self._train(at, self._steps(len(rows)), control, checkpoints):
+                return None
+            at.windows, at.parts, at.steps = at.windows + 1, 0, 0
+            fraction = (self._passes + 1) / max(self.plan.passes, 1)
+            control.report(lambda f=fraction: self.candidates.progress("proposals", self.examples, f))  # type: ignore[misc]
+            del window  # before the next one is loaded
+        self._pass = None
+        return at
 
     def _record(self) -> None:
         """Add the root mean square of the last pass to the curve, of an output."""
-        assert self.pairs is not None
-        error = math.sqrt(self.errors[-1] / self.pairs.answers.shape[1])
+        error = math.sqrt(self.errors[-1] / self._outputs)
         self.curve.add(float(self.examples.evaluations.double().mean()), torch.tensor([error]))
 
     def told(self) -> dict[str, Any]:
         """What was chosen and why it ended, as JSON values; errors are root mean squares of an output."""
         told: dict[str, Any] = {"points": len(self.errors)}
-        if self.errors and self.pairs is not None:
-            first, last = (math.sqrt(e / self.pairs.answers.shape[1]) for e in (self.errors[0], self.errors[-1]))
+        if self.errors:
+            first, last = (math.sqrt(e / self._outputs) for e in (self.errors[0], self.errors[-1]))
             told |= {"learning_rate": self.rate, "error_at_first": first, "error_at_last": last}
         return {k: v for k, v in told.items() if math.isfinite(v)} | {"ended": self.ended}
 
@@ -241,8 +212,7 @@ class Lessons(Generic[LearnerKind]):
     @property
     def _good(self) -> float:
         """The error, of all outputs in sum, at which a training ends."""
-        assert self.pairs is not None
-        return self.plan.good * self.pairs.answers.shape[1]
+        return self.plan.good * self._outputs
 
     def _keep_or_take_back(self, judged: dict[str, Tensor]) -> None:
         """Keep the network while it learns; one that forgot what it knew goes back, and on at a smaller rate.
@@ -252,20 +222,15 @@ class Lessons(Generic[LearnerKind]):
         error, least = self.errors[-1], min(self.errors)
         if error <= least:
             self._kept = judged
-        elif not error < self.plan.forgotten * least + self._good and self._kept is not None:
+        elif not error < self.plan.forgotten * least + self._good and self._kept:
             self.network.network.load_state_dict(self._kept)
             self.rate /= 3
             self._optimizer = _optimizer(self.network, self.rate)
 
-    def _simulate_window(self, window: Window, done: int) -> tuple[float, int]:
-        """`_simulate` for all rows of a window that points are simulated for."""
-        rows = self.plan.which[window.examples].nonzero().squeeze(1)
-        found = [self._simulate(window, some, done) for some in torch.split(rows, TOGETHER)]
-        return sum(error for error, _ in found), sum(count for _, count in found)
-
     @torch.no_grad()
-    def _simulate(self, window: Window, rows: Tensor, done: int) -> tuple[float, int]:
+    def _simulate(self, window: Window, rows: Tensor) -> tuple[float, int]:
         """One more point for each of some rows of a window; the network's error there, in sum, and of how many."""
+        done = self._passes
         which = window.examples[rows]
         z0 = self.z0[which]
         if self.plan.where == "best" or (self.plan.where == "both" and done % 2):
@@ -279,7 +244,8 @@ class Lessons(Generic[LearnerKind]):
             return 0.0, 0
         features, answers = self.network.pairs(window.problem, rows[usable], z[usable], y[usable])
         if self.pairs is None:
-            self.pairs = Pairs(features, answers.shape[1], self.plan.passes * self.count)
+            self._outputs = answers.shape[1]
+            self.pairs = Pairs(features, self._outputs, self.plan.passes * self.count)
         self.pairs.add(features, answers)
         if not self.errors:
             self._asked += len(answers)
@@ -299,27 +265,33 @@ class Lessons(Generic[LearnerKind]):
         most = MOST_STEPS * pairs / (self.plan.passes * max(self.count, 1))
         return math.ceil(min(self.plan.replay * pairs / self.plan.minibatch, most))
 
-    def _train(self, steps: int) -> None:
+    def _train(self, at: Pass, steps: int, control: Control, checkpoints: Checkpoints) -> bool:
+        """The steps that a window of a pass is still to have; whether that was done."""
         if self.pairs is None or not self.pairs.count:
-            return
+            return True
         if self._optimizer is None:
             self.rate = self._race()
             self._optimizer = _optimizer(self.network, self.rate)
-        for _ in range(steps):
+        while at.steps < steps:
+            if checkpoints.stops(control):
+                return False
             self._train_step(self.network, self._optimizer, self.plan.noise)
+            at.steps += 1
+        return True
 
-    def _anneal(self, control: Control) -> None:
+    def _anneal(self, control: Control, checkpoints: Checkpoints) -> str | None:
         """Let the rate and the noise fall to zero, over a third as many steps as there were."""
+        assert self._optimizer is not None  # for there were pairs
         steps = max(math.ceil(len(self.errors) * self._steps(self.count) / 3), self.plan.finish)
-        if self._optimizer is None:
-            return
-        for step in range(steps):
-            if control.stopped:
-                return
-            left = 0.5 * (1 + math.cos(math.pi * step / steps))
+        while self._annealed < steps:
+            if checkpoints.stops(control):
+                return None
+            left = 0.5 * (1 + math.cos(math.pi * self._annealed / steps))
             for group in self._optimizer.param_groups:
                 group["lr"] = self.rate * left
             self._train_step(self.network, self._optimizer, self.plan.noise * left)
+            self._annealed += 1
+        return _OVER
 
     def _train_step(self, network: LearnerKind, optimizer: torch.optim.Optimizer, noise: float) -> None:
         assert self.pairs is not None
@@ -349,16 +321,75 @@ class Lessons(Generic[LearnerKind]):
         error = float((network.network(features) - answers).square().sum(1).mean())
         return error if math.isfinite(error) else math.inf
 
+    def state(self) -> State:
+        """Where it is; once it is over, no more than what is told of it."""
+        told: State = {
+            "points": self.plan.passes,
+            "turn": self.turn,
+            "passes": self._passes,
+            "annealed": self._annealed,
+            "rate": self.rate,
+            "errors": self.errors,
+            "ended": self.ended,
+            "first_pairs": [self._asked, self._size],
+            "outputs": self._outputs,
+            "curve": self.curve.state(),
+        }
+        if self.turn == _OVER:
+            return told
+        return told | {
+            "generator": self.generator.get_state(),
+            "pass": None if self._pass is None else vars(self._pass),
+            "pairs": None if self.pairs is None else self.pairs.state(),
+            "optimizer": None if self._optimizer is None else optimizer_state(self._optimizer),
+            "kept": self._kept,
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on where lessons of this state were; the network is restored already."""
+        self.plan = replace(self.plan, passes=state["points"])
+        self.turn, self._passes, self._annealed = state["turn"], state["passes"], state["annealed"]
+        self.rate, self.errors, self.ended = state["rate"], list(state["errors"]), state["ended"]
+        (self._asked, self._size), self._outputs = state["first_pairs"], state["outputs"]
+        self.curve.restore(state["curve"])
+        if self.turn == _OVER:
+            return
+        self.generator.set_state(state["generator"])
+        self._pass = None if state["pass"] is None else Pass(**state["pass"])
+        self.pairs = None if state["pairs"] is None else Pairs.restored(state["pairs"], self.examples.device)
+        if state["optimizer"] is not None:
+            self._optimizer = _optimizer(self.network, self.rate)
+            restore_optimizer(self._optimizer, state["optimizer"])
+        self._kept = state["kept"]
+
 
 class Simulation(Lessons[SolverNetwork]):
-    """Lessons for a network that gives solutions; every simulated point may be one of its example as well."""
+    """Lessons for a network that gives solutions; every simulated point may be one of its example as well.
+
+    At the end the network is asked for the examples' own targets. One that is `experienced` is asked first, and then
+    at a simulated point of each: where it answers as one that was taught, it is not taught anything here. What that
+    takes is taken from the passes.
+    """
 
     def __init__(
-        self, plan: Plan, network: SolverNetwork, examples: Examples, candidates: Candidates, seed: int
+        self,
+        plan: Plan,
+        network: SolverNetwork,
+        examples: Examples,
+        candidates: Candidates,
+        seed: int,
+        *,
+        experienced: bool = False,
     ) -> None:
         super().__init__(plan, network, examples, candidates, seed)
+        self.turns |= {"look": self._look, "try": self._try, "ask": self._ask}
+        self.turn = "look" if experienced and plan.passes else "learn"
+        self.knew = False  # enough before
+        self.learned = False
+        """Whether the network knows most of what there is to know of simulated solutions, or of those asked for."""
         self._first_loss = candidates.loss.clone()
         self._proposed = Candidates.at(self.z0, torch.full_like(candidates.loss, torch.inf))
+        self._asking: Asking | None = None
 
     @property
     def proposed(self) -> Tensor:
@@ -369,83 +400,67 @@ class Simulation(Lessons[SolverNetwork]):
         self.candidates.take(window, rows, z, loss, FoundBy.PROPOSAL)
         self._proposed.take(window, rows, z, loss, FoundBy.PROPOSAL)
 
-    def run(self, control: Control) -> None:
-        """All passes; then see how good the network's answers to the examples' own targets are."""
-        super().run(control)
-        if self.errors:
-            self._ask(control)
+    def run(self, control: Control, checkpoints: Checkpoints) -> None:
+        if self.turn != _OVER:
+            super().run(control, checkpoints)
+            last = self.errors[-_STALLED:]
+            taught = bool(last) and (sum(last) / len(last) < _LEARNED * self.ignorant or self._found_most())
+            self.learned = self.knew or taught
 
-    @property
-    def learned(self) -> bool:
-        """Whether the network knows most of what there is to know of simulated solutions, or of those asked for."""
-        last = self.errors[-_STALLED:]
-        return bool(last) and (sum(last) / len(last) < _LEARNED * self.ignorant or self._found_most())
+    def _look(self, control: Control, checkpoints: Checkpoints) -> str | None:
+        """See whether the network knows the examples."""
+        if not self._ask_all(control, checkpoints):
+            return None
+        return self._reckon() if self._found_most() else "try"
 
-    def knows_already(self, control: Control) -> bool:
-        """Whether the network, before it is taught anything here, answers as one that was: the examples, or else a
-        simulated point for each. What that takes is taken from the passes that are left.
-        """
-        if not self.plan.passes:
-            return False
-        self._ask(control)
-        wrong, pairs = 0.0, 0
-        if not self._found_most():
-            for window in self.examples.windows():
-                if control.stopped:
-                    return False
-                error, count = self._simulate_window(window, 0)
-                wrong, pairs = wrong + error, pairs + count
-                del window  # before the next one is loaded
+    def _try(self, control: Control, checkpoints: Checkpoints) -> str | None:
+        """See what it knows of simulated points."""
+        tried = self._go_over_all(control, checkpoints, train=False)
+        return None if tried is None else self._reckon(tried)
+
+    def _reckon(self, tried: Pass | None = None) -> str:
+        """Take the look from the passes; what is next, by whether the network knew enough."""
         self.plan = replace(self.plan, passes=max(0, self.plan.passes - _ASKED - 1))
-        knows = self._found_most() or (pairs > 0 and wrong / pairs < _FOUND * self.ignorant)
-        self.ended = "as the network knew enough before" if knows else self.ended
-        return knows
+        wrong = tried.wrong / tried.pairs if tried is not None and tried.pairs else math.inf
+        self.knew = self._found_most() or wrong < _FOUND * self.ignorant
+        self.ended = "as the network knew enough before" if self.knew else self.ended
+        return _OVER if self.knew else "learn"
 
-    def _ask(self, control: Control) -> None:
+    def _anneal(self, control: Control, checkpoints: Checkpoints) -> str | None:
+        return None if super()._anneal(control, checkpoints) is None else "ask"
+
+    def _ask(self, control: Control, checkpoints: Checkpoints) -> str | None:
+        """See how good the network's answers to the examples' own targets are."""
+        return _OVER if self._ask_all(control, checkpoints) else None
+
+    def _ask_all(self, control: Control, checkpoints: Checkpoints) -> bool:
+        self._asking = self._asking or self._questions()
+        done = self._asking.run(control, checkpoints)
+        self._asking = None if done else self._asking
+        return done
+
+    def _questions(self) -> Asking:
         answers = self.network.all_solutions(self.examples, self.z0)
-        ask(answers[:, None], self.plan.which, self.examples, self.candidates, control)
+        return Asking(answers[:, None], self.plan.which, self.examples, self.candidates)
 
     def _found_most(self) -> bool:
         """Whether of most examples a point was seen that leaves little of the first loss."""
         left = (self.candidates.loss / self._first_loss)[self.plan.which & torch.isfinite(self._first_loss)]
         return len(left) > 0 and bool(left.median() < _FOUND)
 
+    def state(self) -> State:
+        own: State = {"knew": self.knew, "learned": self.learned, "proposed": self._proposed.state()}
+        asking = None if self._asking is None else self._asking.state()
+        return super().state() | own | {"first_loss": self._first_loss, "asking": asking}
 
-def ask(answers: Tensor, which: Tensor, examples: Examples, candidates: Candidates, control: Control) -> Tensor:
-    """Evaluate the answers (n, k, d) of a network to the examples of a mask (n,), and keep what is better.
-
-    Returns:
-        The best answer (n, d) of each example, its start where there is none at which F can be evaluated.
-    """
-    z0 = examples.coordinates.to_solver(examples.x0)
-    best = Candidates.at(z0, torch.full_like(candidates.loss, torch.inf))
-    for window in examples.windows():
-        rows = which[window.examples].nonzero().squeeze(1)
-        for some in torch.split(rows, TOGETHER):
-            mine = window.examples[some]
-            for z in answers[mine].unbind(1):
-                if control.stopped:
-                    return best.z
-                loss, _ = simulate(window.problem, some, z)
-                best.take(window, some, z, loss, FoundBy.NETWORK)
-                candidates.take(window, some, z, loss, FoundBy.NETWORK)
-        del window  # before the next one is loaded
-    return best.z
-
-
-def simulate(problem: Problem, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss (b,) as solvers see it, +inf where F fails, and y (b, *y_shape) of the rows (b,) at z (b, d). Counted."""
-
-    def compute(batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
-        x = problem.coordinates.to_user(z)
-        y = problem.predict(batch, x)
-        loss = problem.loss_at(batch, y)
-        return loss if problem.penalty is None else loss + problem.penalty.loss(x), y
-
-    nothing = z.new_full((1, *problem.y_shape), torch.nan)
-    loss, y = problem.attempt(compute, "loss", problem.batch(rows), z, failed=(z.new_full((1,), torch.inf), nothing))
-    problem.count(rows, evaluations=1, gradients=0)
-    return torch.where(torch.isfinite(loss), loss, torch.inf), y.reshape(len(rows), *problem.y_shape)
+    def restore(self, state: State) -> None:
+        super().restore(state)
+        self.knew, self.learned = state["knew"], state["learned"]
+        self._proposed.restore(state["proposed"])
+        self._first_loss.copy_(state["first_loss"])
+        if state["asking"] is not None:
+            self._asking = self._questions()
+            self._asking.restore(state["asking"])
 
 
 def _optimizer(network: Learner, rate: float) -> torch.optim.Optimizer:

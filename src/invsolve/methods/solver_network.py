@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from invsolve.checkpoints import State
 from invsolve.data.network_file import SavedNetwork
 from invsolve.errors import DataError, OptionError, first_line
 from invsolve.examples import Examples, Window
@@ -90,6 +91,13 @@ class SolverNetwork:
         if self.start is not None:
             tensors["start"] = self.start.double()
         return sizes | {"gaps": self.standard.gaps}, {name: t.cpu().numpy() for name, t in tensors.items()}
+
+    def state(self) -> State:
+        """The weights: all else is taken from the examples anew, or from the file."""
+        return self.network.state_dict()
+
+    def restore(self, state: State) -> None:
+        self.network.load_state_dict(state)
 
     def features(self, window: Window) -> Features:
         """What the network sees of a window's examples."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from invsolve.control import Control
 from invsolve.examples import Examples
 from invsolve.methods.answers import AnswerMethod, AnswerOptions
-from invsolve.methods.simulations import Candidates
+from invsolve.methods.candidates import Candidates
 from invsolve.methods.solver_network import NetworkMethod, NetworkOptions, SolverNetwork
 
 

@@ -8,6 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from invsolve.checkpoints import State
 from invsolve.examples import Examples
 from invsolve.methods.solver_network import ArchitectureOptions, convolved, named
 from invsolve.models.base import FunctionModel, Identifiers
@@ -71,6 +72,17 @@ class Surrogate:
         known = {k: v[rows] for k, v in named(problem.identifiers).items()}
         answers = self.moments.standardized(self._image(y)).flatten(1)
         return self.standard.features(_flat(z), known), answers.clamp(-_FAR, _FAR)
+
+    def state(self) -> State:
+        """The weights, and what was learned of y and of the region; the standard of x is taken from the examples."""
+        known: State = {"measured": self.measured, "low": self.low, "high": self.high}
+        return known | {"network": self.network.state_dict(), "moments": vars(self.moments)}
+
+    def restore(self, state: State) -> None:
+        self.network.load_state_dict(state["network"])
+        self.measured = state["measured"]
+        self.low, self.high = (state[name].to(self.low.device) for name in ("low", "high"))
+        self.moments = Moments(**{name: t.to(self.low.device) for name, t in state["moments"].items()})
 
     def __call__(self, x: Tensor, identifiers: Identifiers) -> Tensor:
         """ŷ (b, *y_shape) from x (b, *x_shape) and identifiers, as a forward model gives it; differentiable in x."""
