@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +20,7 @@ from rich.text import Text
 from invsolve.analysis.wording import duration, interval, number, p_value
 from invsolve.data.rows import print_rows as write_csv
 from invsolve.data.solution import FoundBy, Identifiability, Status
-from invsolve.errors import PipeClosed
+from invsolve.errors import PipeClosed, visible
 
 if TYPE_CHECKING:
     from invsolve.control import Progress
@@ -39,9 +39,14 @@ class _Output(Console):
         raise PipeClosed  # main() knows the exit code; rich would end with 1
 
 
+def escape(text: str) -> str:
+    """Text of anybody's, for rich: nothing in it is markup, and nothing in it speaks to the terminal."""
+    return escape_markup(visible(text))
+
+
 def say(message: str) -> None:
     """One line on standard error."""
-    print(f"invsolve: {message}", file=sys.stderr)
+    print(f"invsolve: {visible(message)}", file=sys.stderr)
 
 
 def say_event(event: Event) -> None:

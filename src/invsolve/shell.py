@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from invsolve.errors import InvsolveError, PipeClosed
+from invsolve.errors import InvsolveError, PipeClosed, visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DONE, REFUSED, UNSATISFIED = 0, 2, 3
 _SIGPIPE, _SIGINT = 128 + 13, 128 + 2
+_LONGEST = 2000  # characters of an error
 
 
 def _keep_freed_memory() -> None:
@@ -83,8 +84,9 @@ def _found(error: Exception) -> str:
 
 
 def _end(code: int, message: str) -> NoReturn:
-    """Leave with one line on standard error, whatever a name in the message holds."""
-    print(f"invsolve: {' '.join(message.split())}", file=sys.stderr)
+    """Leave with one line on standard error, whatever a name in the message holds, and however long it is."""
+    line = visible(" ".join(message.split()))
+    print(f"invsolve: {line if len(line) <= _LONGEST else line[:_LONGEST] + ' …'}", file=sys.stderr)
     sys.exit(code)
 
 

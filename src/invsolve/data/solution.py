@@ -130,3 +130,7 @@ COLUMNS = tuple(f.name for f in fields(Solution) if f.name not in (*OPTIONAL, "a
 """Columns that every solution has."""
 CODES: dict[str, type[Code]] = {"status": Status, "identifiability": Identifiability, "found_by": FoundBy}
 """Columns of codes, which say what their numbers mean."""
+COUNTS = ("iterations", "evaluations", "gradients", "starts", "minima")
+"""Columns of counts."""
+MOST_COUNTED = 10**15
+"""More than any run will ever count of one example, so that sums stay within 64 bits."""
