@@ -22,6 +22,7 @@ from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.histories import History
 from invsolve.jacobian import jacobian_cost
+from invsolve.memory import ran_out, release
 from invsolve.methods.base import Budget, Method
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem
@@ -86,6 +87,15 @@ class RangeSolver:
         """Whether `Solution.history` is kept: of robust losses it would tell nothing beside the loss that is scored."""
         return len(self.dataset) <= HISTORY_EXAMPLES and self.method.minimizes_loss
 
+    @property
+    def batch_size(self) -> int:
+        """Rows that are evaluated together, as far as memory allows."""
+        return min(self.tuning.batch_size, self.conduct.fitting.least or self.tuning.batch_size)
+
+    def listen(self, control: Control) -> None:
+        """Let those who watch know when memory runs out."""
+        self.conduct.fitting.tell = lambda failed, fits: control.tell("memory", rows=failed, fits=fits)
+
     def fit(self, method: JointMethod, control: Control, checkpoints: Checkpoints) -> Columns | None:
         """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated."""
         examples = Examples(
@@ -134,15 +144,29 @@ class RangeSolver:
             if problem.history is not None and self._fitted.history is not None:
                 problem.history.least.copy_(self._fitted.history[part])
             return Begun(start, stop, problem, exact, self._fitted.loss_initial[part])
-        began = time.monotonic()
+        began, before = time.monotonic(), self.conduct.fitting.seconds
         loss_initial = evaluate(exact, exact.x0, self.tuning.batch_size, differentiate=False).loss
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - began - (self.conduct.fitting.seconds - before)
         self.tuning.find_out(problem, seconds / (stop - start))
         self._begun = Begun(start, stop, problem, exact, loss_initial, seconds)
         return self._begun
 
     def solve(self, start: int, stop: int, control: Control) -> Columns:
         """Columns of the examples start ≤ i < stop."""
+        self.listen(control)
+        while True:
+            together = self.tuning.batch_size
+            try:
+                return self._solve(start, stop, control)
+            except (MemoryError, RuntimeError) as error:  # not by F alone, of which as much is computed as fits
+                if not ran_out(error) or not self.tuning.shrink():
+                    raise
+            self._begun = None
+            release()
+            self.conduct.fitting.learn(together, self.tuning.batch_size)
+            control.tell("memory", rows=together, fits=self.tuning.batch_size)
+
+    def _solve(self, start: int, stop: int, control: Control) -> Columns:
         begun = self.begin(start, stop)
         problem, exact = begun.problem, begun.exact
         results = self.method.solve(
@@ -233,7 +257,7 @@ class RangeSolver:
         """What the settings leave to a method."""
         most = self.settings.max_evaluations
         left = None if most is None else most - self.kept_back
-        kernels = self.tuning.kernels if method is self.method else None
+        kernels = self.tuning.kernels_that_fit() if method is self.method else None
         return Budget(left, self.tuning.batch_size, kernels=kernels, refiner=self.refiner)
 
     @property

@@ -30,7 +30,8 @@ from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, range_name, refuse_other_run
 from invsolve.data.solution import Solution, Status
 from invsolve.data.store import read_dataset, read_solution
-from invsolve.errors import DataError, ModelError, OptionError, OutputError
+from invsolve.errors import DataError, ModelError, OptionError, OutputError, first_line
+from invsolve.memory import MORE_MEMORY, ran_out
 from invsolve.methods.base import Method, RowMethod
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct
@@ -126,7 +127,13 @@ class Run:
         self._replace_network = overwrite or resume
         with threads_set(self.threads), self._folder(out, resume=resume, overwrite=overwrite) as folder:
             self._tell_begin(out, control)
-            reached = self._solve_all(folder, control)
+            self.solver.listen(control)
+            try:
+                reached = self._solve_all(folder, control)
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out(error):
+                    raise
+                raise OptionError(f"there is not enough memory: {first_line(error)}; {MORE_MEMORY}") from error
             attributes = self.attributes() | {"seconds": time.monotonic() - began}
             blocks = self._blocks(reached, folder)
             if folder is not None:
@@ -141,6 +148,7 @@ class Run:
                 columns = [c for _, c in blocks]
                 joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
                 solution = Solution(**joined, attributes=attributes, parameters=self._parameters())
+        self._note_memory()
         if self._unsaved:  # the disk was full after the training; the solutions, at least, are kept
             self._save_network()
         for note in (*self.notes, *self.solver.tuning.notes):
@@ -148,6 +156,15 @@ class Run:
         took = round(time.monotonic() - began, 3)
         control.tell("end", took=took, ended_early=reached.ended_early, **counts(solution.columns()))
         return solution
+
+    def _note_memory(self) -> None:
+        """Tell of the rows that did not fit into memory together, once."""
+        fitting = self.conduct.fitting
+        if fitting.failed is not None:
+            self.notes.append(
+                f"there was not enough memory for {fitting.failed} examples at a time, from then on at most "
+                f"{fitting.least} were evaluated together; --batch-size {self.solver.batch_size} does so from the start"
+            )
 
     def _tell_begin(self, out: Path | None, control: Control) -> None:
         """Let those who watch know what is begun, where, and by which process."""
@@ -176,7 +193,7 @@ class Run:
             self._fit(self.solver.method, folder, control)
         reached = Reached()
         for start, stop, columns in folder.finished() if folder is not None else ():
-            reached.add(Answer((start, stop), True, any_finite(columns), None, None))
+            reached.add(Answer((start, stop), True, any_finite(columns)))
             control.tell("kept", start=start, stop=stop)
         ranges = Ranges(len(self.dataset), reached.kept, self.dataset.row_bytes)
         workers = self._workers(ranges)
@@ -202,6 +219,8 @@ class Run:
         def keep(answer: Answer) -> None:
             reached.add(answer)
             control.tell("range", start=answer.given[0], stop=answer.given[1], finished=answer.finished, **answer.told)
+            if answer.fits is not None:
+                self.conduct.fitting.learn(*answer.fits)
             told = [e for e in (answer.first_error, self.conduct.first_error) if e is not None]
             self.conduct.first_error = min(told, default=None)
             if self.conduct.first_error is not None and not reached.fault_told:
@@ -242,7 +261,13 @@ class Run:
         if folder is not None and finished:
             folder.put(range_name(start, stop), columns)
         return Answer(
-            (start, stop), finished, any_finite(columns), None if kept else columns, self.conduct.first_error, told
+            given=(start, stop),
+            finished=finished,
+            any_finite=any_finite(columns),
+            columns=None if kept else columns,
+            first_error=self.conduct.first_error,
+            fits=self.conduct.fitting.known,
+            told=told,
         )
 
     def _fit(self, method: JointMethod, folder: RunFolder | None, control: Control) -> None:
@@ -326,9 +351,7 @@ class Run:
                 problem = self.solver.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
                 x = torch.from_numpy(np.asarray(self.dataset.x_true[start:stop], dtype=np.float64))
                 x = x.to(problem.device).reshape(problem.x0.shape)
-                losses.append(
-                    evaluate(problem, x, self.solver.tuning.batch_size, differentiate=False).loss.cpu().numpy()
-                )
+                losses.append(evaluate(problem, x, self.solver.batch_size, differentiate=False).loss.cpu().numpy())
         return np.concatenate(losses)
 
     def unobserved(self, solution: Solution) -> int:
@@ -405,7 +428,7 @@ class Run:
             | {
                 "device": str(self.solver.device),
                 "threads": self.threads,
-                "batch_size": self.solver.tuning.batch_size,
+                "batch_size": self.solver.batch_size,
                 "compiled": self.solver.tuning.kernels is not None,
                 "compile_seconds": self.solver.tuning.compile_seconds,
                 "versions": {
