@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import invsolve
 from invsolve import checkpoints, ranges
 from invsolve import examples as examples_module
-from invsolve.checkpoints import Checkpoints
+from invsolve.checkpoints import Checkpoints, GlobalRandom
+from invsolve.commands.flags import checkpoint_seconds
 from invsolve.control import Control
+from invsolve.data import checkpoint_file, files
 from invsolve.data import dataset as dataset_module
+from invsolve.data.run_folder import RunFolder
 from invsolve.data.solution import COLUMNS
 from invsolve.data.store import read_dataset
 from invsolve.events import Event
 from invsolve.methods import simulations
 
 COMPARED = [*(c for c in COLUMNS if c != "example"), "history", "found_by", "starts", "minima"]
+RACE = simulations._RACE
 SMALL: dict[str, dict[str, Any]] = {
     "jpo": {"simulations": 3, "steps": 40, "minibatch": 4, "restarts": 0, "width": 8, "depth": 1, "channels": 2},
     "auto": {"simulations": 3, "restarts": 0, "width": 8, "depth": 1, "channels": 2},
@@ -168,3 +176,161 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(
     assert len(control.told("resumed")) == 1
     assert len(boundaries.stages) < total
     assert_same(found, undisturbed)
+
+
+def stopped_midway(folder: Path, boundaries: Boundaries, method: str = "jpo") -> tuple[Path, Path, Path]:
+    """Data, output and checkpoint of a run that was stopped in its training."""
+    data, out = packets(folder, 8), folder / "o.h5"
+    solved(data, method, out, boundaries.next(60))
+    return data, out, folder / "o.h5.parts" / "checkpoint.safetensors"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "text", "older"])
+def test_a_damaged_checkpoint_counts_as_none(damage: str, tmp_path: Path, boundaries: Boundaries) -> None:
+    data, out, kept = stopped_midway(tmp_path, boundaries)
+    content = kept.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) - 1000] ^= 4
+    kept.write_bytes(
+        {
+            "truncated": content[:-100],
+            "empty": b"",
+            "flipped": bytes(flipped),
+            "text": b"no checkpoint",
+            "older": content.replace(b'invsolve-checkpoint/1', b'invsolve-checkpoint/0'),
+        }[damage]
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="checkpoint .* is damaged.*; the training begins anew"):
+        found = solved(data, "jpo", out, control := boundaries.next(), resume=True)
+    assert not control.told("resumed")
+    assert_same(found, solved(data, "jpo"))
+    assert not kept.parent.exists()
+
+
+def test_a_checkpoint_of_another_version_counts_as_none(
+    tmp_path: Path, boundaries: Boundaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_file, "__version__", "0.0.9")
+    data, out, _ = stopped_midway(tmp_path, boundaries)
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match=r"is of invsolve 0\.0\.9, not of .*; the training begins anew"):
+        solved(data, "jpo", out, resume=True)
+
+
+def test_what_would_be_another_training_is_not_resumed(tmp_path: Path, boundaries: Boundaries) -> None:
+    data, out, kept = stopped_midway(tmp_path, boundaries)
+    content = kept.read_bytes()
+    with pytest.raises(invsolve.OutputError, match="cannot resume .*its seed was 0, now 1"):
+        solved(data, "jpo", out, resume=True, seed=1)
+    with pytest.raises(invsolve.OutputError, match="cannot resume .*its method_options was"):
+        invsolve.solve(data, method="jpo", options=SMALL["jpo"] | {"width": 9}, out=out, resume=True)
+    out.unlink()
+    with pytest.raises(invsolve.OutputError, match="0 finished ranges and a checkpoint of its training is in"):
+        solved(data, "jpo", out)
+    assert kept.read_bytes() == content
+    found = solved(data, "jpo", out, control := boundaries.next(), overwrite=True)  # discards it
+    assert not control.told("resumed")
+    assert_same(found, solved(data, "jpo"))
+
+
+def test_a_full_disk_costs_checkpoints_not_the_run(
+    tmp_path: Path, boundaries: Boundaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, tries = files._sync, []
+
+    def full(path: Path) -> None:
+        if "checkpoint" in path.name:
+            tries.append(path)
+            raise OSError(28, "No space left on device")
+        sync(path)
+
+    monkeypatch.setattr(files, "_sync", full)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    data, out, control = packets(tmp_path, 8), tmp_path / "o.h5", boundaries.next()
+    with pytest.warns(UserWarning, match="training could not be kept meanwhile: .*No space left") as told:
+        found = solved(data, "jpo", out, control, checkpoint_every=1e-9)
+    assert len(told) == len(control.told("checkpoint")) == 1
+    assert "No space left" in control.told("checkpoint")[0]["failed"]
+    assert len(tries) > 10  # for there may be space again
+    assert_same(found, solved(data, "jpo"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.h5", "wp.h5"]
+
+
+def test_a_training_has_one_writer(tmp_path: Path, boundaries: Boundaries) -> None:
+    data, out, kept = stopped_midway(tmp_path, boundaries)
+    content = kept.read_bytes()
+    first = RunFolder(out, json.loads((kept.parent / "run.json").read_text()), resume=True, overwrite=False)
+    with pytest.raises(invsolve.OutputError, match="another run is writing"):
+        solved(data, "jpo", out, resume=True)
+    first.close()
+    assert kept.read_bytes() == content
+
+
+def test_how_often_is_up_to_the_user(tmp_path: Path, boundaries: Boundaries) -> None:
+    data, out = packets(tmp_path, 8), tmp_path / "o.h5"
+    solved(data, "jpo", out, control := boundaries.next(60), checkpoint_every=None)  # never
+    assert not control.told("checkpoint")
+    assert not (tmp_path / "o.h5.parts" / "checkpoint.safetensors").exists()
+    with pytest.raises(invsolve.OptionError, match="checkpoint_every must be > 0 seconds, or never"):
+        solved(data, "jpo", out, checkpoint_every=0.0)
+
+    now, kept = [0.0], []
+
+    def keep(state: object) -> int:
+        kept.append(now[0])
+        now[0] += 3
+        return 1
+
+    keeping = Checkpoints(keep, every=10, clock=lambda: now[0])
+    keeping.follow(random=GlobalRandom(torch.device("cpu")))
+    for second in range(200):
+        now[0] = max(now[0], float(second))
+        keeping.stops(Control())
+    assert kept == [10.0, 73.0, 136.0, 199.0]  # each takes 3 s, and at most a twentieth of the time
+
+
+def test_an_unusual_state_comes_back_to_the_bit(tmp_path: Path) -> None:
+    arrays = {
+        "nan": np.array([np.nan, -np.inf, -0.0]),
+        "scalar": np.array(3.5, dtype=np.float32),
+        "none": np.zeros((0, 3), dtype=np.int8),
+        "mask": np.array([True, False]),
+        "bytes": np.arange(5, dtype=np.uint8)[::2],
+    }
+    state = {"a/b": {"tensor": arrays, "x": None}, "errors": [0.1, 1e-300, float("inf")], "text": "ü\n", "on": True}
+    checkpoint_file.write_checkpoint(tmp_path / "c", state)
+    found = checkpoint_file.read_checkpoint(tmp_path / "c")
+    back = found["a/b"].pop("tensor")
+    for name, array in arrays.items():
+        assert (back[name].dtype, back[name].shape) == (array.dtype, array.shape)
+        assert back[name].tobytes() == array.tobytes()
+    del state["a/b"]["tensor"]  # type: ignore[attr-defined]
+    assert found == state
+
+
+def test_sigkill_and_resume_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At two moments, each soon after a checkpoint; the log tells all."""
+    monkeypatch.setattr(simulations, "_RACE", RACE)
+    data, out, log = packets(tmp_path, 8), tmp_path / "o.h5", tmp_path / "log.jsonl"
+    longer = SMALL["jpo"] | {"steps": 400, "passes": 200}
+    options = [f"-O{key}={value}" for key, value in longer.items()]
+    words = ["solve", data, "--method", "jpo", *options, "--threads", 1, "--out", out, "--resume", "--quiet"]
+    for kept in (1, 3):
+        words_now = map(str, [*words, "--log", log, "--checkpoint-every", "0.01s"])
+        process = subprocess.Popen([sys.executable, "-m", "invsolve", *words_now])
+        while process.poll() is None and not (log.exists() and log.read_text().count('"checkpoint"') >= kept):
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() == -9
+        assert not out.exists()
+    assert log.read_text().count('"resumed"') == 1
+    control = Heard()
+    found = invsolve.solve(data, method="jpo", options=longer, out=out, control=control, threads=1, resume=True)
+    assert len(control.told("resumed")) == 1
+    assert_same(found, invsolve.solve(data, method="jpo", options=longer, threads=1))
+
+
+def test_durations_of_the_flag() -> None:
+    assert [checkpoint_seconds(text) for text in ("5m", "90", "never")] == [300.0, 90.0, None]
+    with pytest.raises(invsolve.OptionError, match="a duration must be above zero, found '0'"):
+        checkpoint_seconds("0")

@@ -31,9 +31,10 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> int:
     tensors: dict[str, np.ndarray] = {}
     text = json.dumps({"schema": _SCHEMA, "invsolve": __version__, "state": _without_tensors(state, tensors, "")})
     document = json.dumps({"sha256": _checksum(text, tensors), "text": text})
+    content = tensor_file.packed(tensors, _KEY, document)
     with written_aside(path, overwrite=True) as aside:
-        tensor_file.save(aside, tensors, _KEY, document)
-        return aside.stat().st_size
+        aside.write_bytes(content)
+    return len(content)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -14,8 +14,12 @@ Tensors = dict[str, np.ndarray]
 
 
 def packed(tensors: Tensors, key: str, text: str) -> bytes:
-    """The bytes of a file; the same tensors and text always give the same ones."""
-    return safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, {key: text})
+    """The bytes of a file; the same tensors and text always give the same ones.
+
+    In memory, for what safetensors itself writes to is a file of a name of its own, which a kill would leave behind.
+    """
+    arrays = {name: np.ascontiguousarray(t).reshape(t.shape) for name, t in tensors.items()}
+    return safetensors.numpy.save(arrays, {key: text})
 
 
 def unpacked(content: bytes) -> tuple[list[tuple[str, Any]], dict[str, str]]:
@@ -27,19 +31,6 @@ def unpacked(content: bytes) -> tuple[list[tuple[str, Any]], dict[str, str]]:
     stored = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return stored, header.get("__metadata__") or {}
-
-
-def save(path: Path, tensors: Tensors, key: str, text: str) -> None:
-    """Write a file, tensor by tensor, so that no second copy of them is in memory.
-
-    Raises:
-        OSError: the disk is full or refuses.
-    """
-    arrays = {name: np.ascontiguousarray(t).reshape(t.shape) for name, t in tensors.items()}
-    try:
-        safetensors.numpy.save_file(arrays, path, {key: text})
-    except safetensors.SafetensorError as error:
-        raise OSError(str(error)) from error
 
 
 def load(path: Path, key: str) -> tuple[Tensors, str]:
