@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import struct
 import sys
@@ -143,3 +144,11 @@ def test_names_of_a_real_size_are_read_as_they_are(tmp_path: Path) -> None:
     data.names = ["x" * 100_000, "", "é" * 5000]
     invsolve.write_dataset(tmp_path / "d.h5", data)
     assert list(invsolve.read_dataset(tmp_path / "d.h5").names) == data.names
+
+
+def test_files_may_have_names_of_no_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"d\xff.h5")
+    invsolve.write_dataset(path, invsolve.generate("sine", 3))
+    invsolve.solve(path, max_evaluations=4, out=tmp_path / os.fsdecode(b"s\xff.h5"))
+    (solution,) = tmp_path.glob("s*")
+    assert invsolve.read_solution(solution).attributes["input"].endswith("d\\udcff.h5")
