@@ -17,6 +17,8 @@ def damaged(sound: bytes, others: Sequence[bytes], number: int) -> bytes:
     if number % 10 == 0:
         return bytes(content[: draw.integers(len(content))])
     for _ in range(draw.integers(1, 6)):
+        if len(content) < 8:
+            break
         at = int(draw.integers(len(content) if draw.random() < 0.5 else min(_HEAD, len(content))))
         length = int(draw.integers(1, 64))
         kind = draw.choice(

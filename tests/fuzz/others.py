@@ -123,6 +123,8 @@ def make_solution(path: Path, name: str, sound: Path, canary: Path) -> None:
 
 # Configurations.
 
+SOUND_CONFIG = b"max-evaluations = 4\nseed = 1\n[options]\nmax-iterations = 3\n[model-options]\nsamples = 32\n"
+
 CONFIGS: dict[str, bytes] = {
     "nested lists": b"seed = " + b"[" * 100_000,
     "nested tables": b"seed = " + b"{a=" * 50_000,

@@ -163,7 +163,7 @@ def of_damage(folder: Path) -> Iterator[Job]:
         "network": "sound.safetensors",
     }
     sound = {kind: (folder / file).read_bytes() for kind, file in files.items()}
-    sound["config"] = b"max-evaluations = 4\nseed = 1\n[options]\nmax-iterations = 3\n[model-options]\nsamples = 32\n"
+    sound["config"] = others.SOUND_CONFIG
     for kind, count in DAMAGED.items():
         for number in range(count):
             path = folder / f"{kind}{number}{ {'network': '.safetensors', 'config': '.toml'}.get(kind, '.h5') }"

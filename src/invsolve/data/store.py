@@ -166,7 +166,14 @@ def write_solution_blocks(
                 _describe_flags(file[name], flags)
         file.attrs["format"], file.attrs["format_version"] = SOLUTION, FORMAT_VERSION
         for key, value in attributes.items():
-            file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+            file.attrs[key] = _stored(value)
+
+
+def _stored(value: Any) -> Any:
+    """An attribute as a file can hold it: a path may have a name that is no UTF-8."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _describe_flags(node: h5py.Dataset, flags: type[Code]) -> None:
