@@ -7,6 +7,7 @@ known too. Each point is simulated with the identifiers of one example, and so i
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -187,9 +188,9 @@ class Lessons(Generic[LearnerKind]):
             for window in self.examples.windows():
                 if control.stopped:
                     return
-                error, count = self._simulate_window(window, done)
+                error, count = self._simulate_window(window, done, control)
                 wrong, pairs = wrong + error, pairs + count
-                self._train(self._steps(int(self.plan.which[window.examples].sum())))
+                self._train(self._steps(int(self.plan.which[window.examples].sum())), control)
                 fraction = (done + 1) / self.plan.passes
                 control.report(lambda f=fraction: self.candidates.progress("proposals", self.examples, f))  # type: ignore[misc]
                 del window  # before the next one is loaded
@@ -257,10 +258,11 @@ class Lessons(Generic[LearnerKind]):
             self.rate /= 3
             self._optimizer = _optimizer(self.network, self.rate)
 
-    def _simulate_window(self, window: Window, done: int) -> tuple[float, int]:
-        """`_simulate` for all rows of a window that points are simulated for."""
+    def _simulate_window(self, window: Window, done: int, control: Control) -> tuple[float, int]:
+        """`_simulate` for all rows of a window that points are simulated for, unless `control` stops it."""
         rows = self.plan.which[window.examples].nonzero().squeeze(1)
-        found = [self._simulate(window, some, done) for some in torch.split(rows, TOGETHER)]
+        parts = itertools.takewhile(lambda _: not control.stopped, torch.split(rows, TOGETHER))
+        found = [self._simulate(window, some, done) for some in parts]
         return sum(error for error, _ in found), sum(count for _, count in found)
 
     @torch.no_grad()
@@ -299,13 +301,15 @@ class Lessons(Generic[LearnerKind]):
         most = MOST_STEPS * pairs / (self.plan.passes * max(self.count, 1))
         return math.ceil(min(self.plan.replay * pairs / self.plan.minibatch, most))
 
-    def _train(self, steps: int) -> None:
+    def _train(self, steps: int, control: Control) -> None:
         if self.pairs is None or not self.pairs.count:
             return
         if self._optimizer is None:
             self.rate = self._race()
             self._optimizer = _optimizer(self.network, self.rate)
         for _ in range(steps):
+            if control.stopped:
+                return
             self._train_step(self.network, self._optimizer, self.plan.noise)
 
     def _anneal(self, control: Control) -> None:
@@ -393,7 +397,7 @@ class Simulation(Lessons[SolverNetwork]):
             for window in self.examples.windows():
                 if control.stopped:
                     return False
-                error, count = self._simulate_window(window, 0)
+                error, count = self._simulate_window(window, 0, control)
                 wrong, pairs = wrong + error, pairs + count
                 del window  # before the next one is loaded
         self.plan = replace(self.plan, passes=max(0, self.plan.passes - _ASKED - 1))
