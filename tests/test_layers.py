@@ -23,7 +23,7 @@ FLOORS = [
     {"pipeline", "report", "rerun"},
     {"contest"},
     {"run"},
-    {"range_solver", "workers", "reuse", "reached"},
+    {"range_solver", "workers", "reuse", "reached", "provenance"},
     {"registry"},
     {"tuning"},
     {"methods", "compilation"},

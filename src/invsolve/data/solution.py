@@ -43,7 +43,7 @@ class Status(Code):
 class Identifiability(Code):
     """What the data tell of one parameter of one example."""
 
-    UNKNOWN = -1, "the Jacobian at x is not finite"
+    UNKNOWN = -1, "the Jacobian at x is not finite, or time was over"
     DETERMINED = 0, "the data determine it"
     WEAK = 1, "its standard error exceeds what was known before: prior, bounds, or 100 % on a log scale"
     SINGULAR = 2, "the data do not tell it: another value, with others changed alike, fits as well"
