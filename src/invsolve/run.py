@@ -260,7 +260,7 @@ class Run:
             control.tell(
                 "trained", seconds=round(time.monotonic() - began, 3), evaluations=evaluations, **method.chosen
             )
-            if not checkpoints.stops(control) and folder is not None:
+            if not checkpoints.stops(control, over=True) and folder is not None:
                 folder.put("fit", found)
                 folder.drop_checkpoint()
             if checkpoints.failed:
