@@ -66,15 +66,16 @@ class Checkpoints:
             if name in self._earlier:
                 part.restore(_each(self._earlier.pop(name), np.ndarray, torch.from_numpy))
 
-    def stops(self, control: Control) -> bool:
+    def stops(self, control: Control, *, over: bool = False) -> bool:
         """To be asked between steps, where the states of all parts belong together: whether to stop here.
 
-        Then, or if it is time, they are kept. Once it was said to stop nothing is kept any more: what still happens is
-        the end of a run that was cut off, and no part of the training.
+        Then they are kept, or if it is time and the training is not `over`. Once it was said to stop nothing is kept
+        any more: what still happens is the end of a run that was cut off, and no part of the training.
         """
         if not self._stopped:
             self._stopped = control.stopped
-            if self._put is not None and (self._stopped or self._clock() >= self._due):
+            due = not over and self._clock() >= self._due
+            if self._put is not None and (self._stopped or due):
                 self._keep(self._put, control)
         return self._stopped
 

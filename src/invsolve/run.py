@@ -288,7 +288,7 @@ class Run:
                     self._save_network()
             evaluations = int(found["evaluations"].sum())
             control.tell("trained", took=round(time.monotonic() - began, 3), evaluations=evaluations, **method.chosen)
-            if not checkpoints.stops(control) and folder is not None:
+            if not checkpoints.stops(control, over=True) and folder is not None:
                 folder.put("fit", found)
                 folder.drop_checkpoint()
             if checkpoints.failed:

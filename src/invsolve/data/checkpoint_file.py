@@ -31,10 +31,8 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> int:
     tensors: dict[str, np.ndarray] = {}
     text = json.dumps({"schema": _SCHEMA, "invsolve": __version__, "state": _without_tensors(state, tensors, "")})
     document = json.dumps({"sha256": _checksum(text, tensors), "text": text})
-    content = tensor_file.packed(tensors, _KEY, document)
     with written_aside(path, overwrite=True) as aside:
-        aside.write_bytes(content)
-    return len(content)
+        return tensor_file.save(aside, tensors, _KEY, document)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -78,7 +76,6 @@ def _with_tensors(value: Any, tensors: dict[str, np.ndarray]) -> Any:
 def _checksum(text: str, tensors: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {tensor.dtype} {tensors[name].shape}".encode())
-        digest.update(tensor.reshape(-1).view(np.uint8).data)
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(tensor_file.as_bytes(tensors[name]))
     return digest.hexdigest()

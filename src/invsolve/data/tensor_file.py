@@ -14,12 +14,41 @@ Tensors = dict[str, np.ndarray]
 
 
 def packed(tensors: Tensors, key: str, text: str) -> bytes:
-    """The bytes of a file; the same tensors and text always give the same ones.
+    """The bytes of a file; the same tensors and text always give the same ones."""
+    return safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, {key: text})
 
-    In memory, for what safetensors itself writes to is a file of a name of its own, which a kill would leave behind.
+
+def save(path: Path, tensors: Tensors, key: str, text: str) -> int:
+    """Write a file of large tensors, one after another; the bytes that it has.
+
+    safetensors itself makes two copies of them all in memory, or writes to a file of a name of its own, which a kill
+    would leave behind.
+
+    Raises:
+        OSError: the disk is full or refuses.
     """
-    arrays = {name: np.ascontiguousarray(t).reshape(t.shape) for name, t in tensors.items()}
-    return safetensors.numpy.save(arrays, {key: text})
+    header: dict[str, Any] = {"__metadata__": {key: text}}
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)  # so that all are aligned
+    end = 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        kind = _KINDS[tensor.dtype.str]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as stream:
+        stream.write(len(head).to_bytes(8, "little") + head)
+        for _, tensor in ordered:
+            stream.write(as_bytes(tensor))
+    return 8 + len(head) + end
+
+
+_KINDS = {"<f8": "F64", "<f4": "F32", "<i8": "I64", "|i1": "I8", "|u1": "U8", "|b1": "BOOL"}
+
+
+def as_bytes(tensor: np.ndarray) -> memoryview:
+    """The numbers of a tensor as they are in memory, without a copy where they are in one piece."""
+    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
 
 
 def unpacked(content: bytes) -> tuple[list[tuple[str, Any]], dict[str, str]]:
