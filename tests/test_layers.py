@@ -23,7 +23,7 @@ FLOORS = [
     {"pipeline", "report", "rerun"},
     {"contest"},
     {"run"},
-    {"range_solver", "workers", "reuse", "reached"},
+    {"range_solver", "workers", "reuse", "reached", "provenance"},
     {"registry"},
     {"tuning"},
     {"methods", "compilation"},
@@ -31,7 +31,7 @@ FLOORS = [
     {"analysis", "least_squares"},
     {"jacobian", "sampling"},
     {"problem"},
-    {"coordinates", "penalty", "shapes", "histories", "rows_apart", "checkpoints"},
+    {"coordinates", "penalty", "shapes", "histories", "rows_apart", "checkpoints", "memory"},
     {"models", "data"},
     {"options", "config", "settings", "ranges", "tracing", "control"},
     {"events"},
@@ -39,7 +39,9 @@ FLOORS = [
     {"_version"},
 ]
 COMMANDS = {f"commands/{path.name}" for path in (SOURCE / "commands").glob("*ing.py")} | {"commands/flags.py"}
-BESIDE_PICTURES = {"report/__init__.py", "report/pictures.py"}  # which draw nothing themselves
+BESIDE_PICTURES = {
+    f"report/{name}.py" for name in ("__init__", "page", "pictures", "provenance", "rows", "words")
+}  # which draw nothing themselves
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 
 

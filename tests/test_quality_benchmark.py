@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.kept import package_code, write_result
 from benchmarks.quality.figures import draw_all
 from benchmarks.quality.plan import Plan, rival_of, stages
 from benchmarks.quality.report import Report
-from benchmarks.quality.runs import Case, Result, Store, package_code, write_result
+from benchmarks.quality.runs import Case, Result, Store
 
 PLAN = Plan(("wave-packet",), ("bfgs", "jpo", "auto", "multistart"), seeds=(0, 1), budgets=(25, 200), sizes=(256, 1024))
 LOSS_OF = {"bfgs": 1.0, "jpo": 0.5, "auto": 0.5, "multistart": 1.001}
@@ -18,7 +19,7 @@ LOSS_OF = {"bfgs": 1.0, "jpo": 0.5, "auto": 0.5, "multistart": 1.001}
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Results of all that goes to its own end, but one that refuses and one that fails."""
-    store = Store(tmp_path)
+    store = Store(tmp_path, Result)
     for case in PLAN.unlimited():
         evaluations, solved = {"bfgs": (9, 0.4), "multistart": (160, 0.9)}.get(case.method, (306, 0.98))
         loss = [LOSS_OF[case.method]] * case.n

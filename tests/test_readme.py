@@ -54,7 +54,19 @@ def test_both_commands_are_on_the_first_screen() -> None:
 
 
 def test_every_command_and_method_is_told() -> None:
-    for name in ("solve", "compare", "predict", "generate", "check", "diagnose", "models", "methods", "inspect"):
+    for name in (
+        "solve",
+        "compare",
+        "report",
+        "predict",
+        "generate",
+        "check",
+        "diagnose",
+        "plot",
+        "models",
+        "methods",
+        "inspect",
+    ):
         assert f"invsolve {name}" in README.text
     for name in METHODS:
         assert f"| `{name}` |" in README.text

@@ -80,7 +80,7 @@ def test_memory_that_is_not_there_is_one_clear_line() -> None:
         return x
 
     data = Dataset(targets=np.zeros((4, 1)), x0=np.ones(1))
-    with pytest.raises(invsolve.OptionError, match="memory for a batch of 4 examples .* lower --batch-size"):
+    with pytest.raises(invsolve.OptionError, match="memory for a single example .* use fewer --threads"):
         invsolve.solve(data, hungry)
 
 

@@ -13,17 +13,15 @@ anew; `--accept` takes the results of other code where there are none of this. M
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from benchmarks.arguments import add_running, among, numbers
 from benchmarks.quality.plan import BUDGETS, Plan, stages
 from benchmarks.quality.problems import PROBLEMS
 from benchmarks.quality.report import BASELINE, Report
-from benchmarks.quality.runner import Runner
-from benchmarks.quality.runs import Store
+from benchmarks.quality.runs import Result, Store
+from benchmarks.runner import Runner, end_by_signal
 
 from invsolve.registry import registered
 
@@ -33,24 +31,18 @@ def main() -> int:
     plan = Plan(tuple(a.only), tuple(a.methods), tuple(a.seeds), tuple(a.budgets), a.n and tuple(a.n))
     for folder in (a.results, a.out):
         folder.mkdir(parents=True, exist_ok=True)
-    store = Store(a.results, a.accept)
-    signal.signal(signal.SIGTERM, _terminated)
+    store = Store(a.results, Result, a.accept)
+    end_by_signal()
     interrupted = False
     try:
         if a.jobs:
-            runner = Runner(store, a.jobs, a.time_limit, retry=a.retry)
+            runner = Runner("benchmarks.quality.child", store, a.jobs, a.time_limit, retry=a.retry)
             for name, cases in stages(plan, store):
                 runner.run(cases, name)
     except KeyboardInterrupt:
         interrupted = True
     _report(Report(plan, store), a.out)
     return 130 if interrupted else 0
-
-
-def _terminated(*_: object) -> None:
-    """Leave by way of every `finally`, so that the processes are ended; a second signal must not cut that short."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(143)
 
 
 def _report(report: Report, folder: Path) -> None:
@@ -72,46 +64,19 @@ def _parse() -> argparse.Namespace:
     )
     methods = sorted(registered("methods"), key=lambda name: (name != BASELINE, name))
     add = parser.add_argument
-    add("--only", type=_among(PROBLEMS), default=list(PROBLEMS), help=f"of {', '.join(PROBLEMS)}")
-    add("--methods", type=_among(methods), default=methods, help=f"of {', '.join(methods)}")
-    add("--n", type=_numbers(1), help="numbers of examples; by default those of each problem")
-    add("--seeds", type=_numbers(0), default=[0, 1, 2], help="by default 0,1,2")
+    add("--only", type=among(PROBLEMS), default=list(PROBLEMS), help=f"of {', '.join(PROBLEMS)}")
+    add("--methods", type=among(methods), default=methods, help=f"of {', '.join(methods)}")
+    add("--n", type=numbers(1), help="numbers of examples; by default those of each problem")
+    add("--seeds", type=numbers(0), default=[0, 1, 2], help="by default 0,1,2")
     add("--budgets", type=_budgets, default=BUDGETS, help="max_evaluations, or none; by default those of the curves")
-    add("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time; by default one a core")
-    add("--time-limit", type=float, default=4 * 3600, help="seconds, after which a run has failed; by default 4 hours")
-    add("--retry", action="store_true", help="make failed runs again")
-    add("--accept", type=lambda text: text.split(","), default=[], help="codes whose results count as well")
+    add_running(parser)
     add("--results", type=Path, default=Path("build/quality/runs"), help="folder of the runs' files")
     add("--out", type=Path, default=Path("build/quality"), help="folder of quality.md and figures")
     return parser.parse_args()
 
 
-def _among(known: Iterable[str]) -> Callable[[str], list[str]]:
-    def split(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(known)}")
-        return names
-
-    return split
-
-
-def _numbers(least: int) -> Callable[[str], list[int]]:
-    def split(text: str) -> list[int]:
-        try:
-            numbers = [int(part) for part in text.split(",")]
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"'{text}' are no numbers, such as 16,256") from None
-        if min(numbers) < least:
-            raise argparse.ArgumentTypeError(f"{min(numbers)} is below {least}")
-        return numbers
-
-    return split
-
-
 def _budgets(text: str) -> list[int]:
-    return [] if text == "none" else _numbers(3)(text)
+    return [] if text == "none" else numbers(3)(text)
 
 
 if __name__ == "__main__":

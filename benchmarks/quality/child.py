@@ -6,10 +6,10 @@ import math
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
+from benchmarks.kept import DATA_SEED, package_code, package_commit, rounded, write_result
 from benchmarks.quality.problems import PROBLEMS
-from benchmarks.quality.runs import DATA_SEED, Case, Result, package_code, package_commit, write_result
+from benchmarks.quality.runs import Case, Result
 
 import invsolve
 
@@ -43,14 +43,9 @@ def run(case: Case) -> Result:
         gradients=told["gradients"]["mean"],
         seconds=told["seconds"],
         starts=math.nan if solution.starts is None else float(solution.starts.mean()),
-        loss=_rounded(solution.loss),
-        loss_initial=_rounded(solution.loss_initial),
+        loss=rounded(solution.loss),
+        loss_initial=rounded(solution.loss_initial),
     )
-
-
-def _rounded(loss: np.ndarray) -> list[float | None]:
-    """Eight digits: enough to tell better from worse, and half of the file's size."""
-    return [float(f"{v:.8g}") if math.isfinite(v) else None for v in loss.tolist()]
 
 
 if __name__ == "__main__":

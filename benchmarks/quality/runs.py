@@ -1,24 +1,14 @@
-"""One run: what is solved and how, what came of it, and the file that keeps it."""
+"""One run: what is solved and how, and what came of it."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import math
-import os
-import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
+from benchmarks import kept
 from benchmarks.quality.problems import PROBLEMS
-
-import invsolve
-
-DATA_SEED = 1000  # is added to a run's seed to make its data, so that no method draws the numbers that made them
 
 
 @dataclass(frozen=True)
@@ -46,8 +36,7 @@ class Case:
     @classmethod
     def from_json(cls, text: str) -> Case:
         """The reverse of `to_json`."""
-        fields = json.loads(text)
-        return cls(**fields | {"options": tuple((k, v) for k, v in fields["options"])})
+        return cls(**kept.as_fields(text))
 
     @property
     def unlimited(self) -> Case:
@@ -56,99 +45,20 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(kept.Result):
     """What came of a case; numbers only where it was done."""
 
-    outcome: Literal["done", "refused", "failed"]
-    code: str  # digest of the package
-    commit: str = ""
-    line: str = ""  # why not
     solved: float = math.nan
     evaluations: float = math.nan  # per example, mean
     most_evaluations: int = 0  # of any example
     gradients: float = math.nan
     seconds: float = math.nan
     starts: float = math.nan  # per example, of methods with several
-    loss: list[float | None] = field(default_factory=list, repr=False)  # (n,), None where it is not finite
-    loss_initial: list[float | None] = field(default_factory=list, repr=False)
 
-    @property
-    def losses(self) -> np.ndarray:
-        """(n,) loss, +∞ where it is not finite."""
-        return np.array([math.inf if v is None else v for v in self.loss])
-
-    @property
-    def initial_losses(self) -> np.ndarray:
-        """(n,) loss at x_initial."""
-        return np.array([math.inf if v is None else v for v in self.loss_initial])
+    def told(self) -> str:
+        if self.outcome != "done":
+            return super().told()
+        return f"{self.solved:.3f} solved, {self.evaluations:.0f} evaluations, {self.seconds:.1f} s"
 
 
-class Store:
-    """A folder with a file for each case and state of the package's code.
-
-    Results of the codes `accepted` count where there is none of the present one.
-    """
-
-    def __init__(self, folder: Path, accepted: Sequence[str] = ()) -> None:
-        self.folder = folder
-        self.codes = (package_code(), *accepted)
-        self._read: dict[Case, Result] = {}
-
-    def path(self, case: Case, code: str | None = None) -> Path:
-        """Where the result of the present code is kept, or that of another."""
-        return self.folder / f"{case.key}.{code or self.codes[0]}.json"
-
-    def get(self, case: Case) -> Result | None:
-        """The result, if there is one."""
-        if case not in self._read:
-            path = next((p for p in (self.path(case, code) for code in self.codes) if p.exists()), None)
-            if path is None:
-                return None
-            self._read[case] = Result(**json.loads(path.read_text(encoding="utf-8"))["result"])
-        return self._read[case]
-
-    def done(self, case: Case) -> Result | None:
-        """The result, if there is one with numbers."""
-        result = self.get(case)
-        return result if result is not None and result.outcome == "done" else None
-
-    def forget(self, case: Case) -> None:
-        """What came of it may be another thing now."""
-        self._read.pop(case, None)
-
-
-def write_result(path: Path, case: Case, result: Result) -> None:
-    """Leave either no file or a whole one."""
-    # JSON has no NaN.
-    known = {k: v for k, v in vars(result).items() if not (isinstance(v, float) and math.isnan(v))}
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"case": vars(case), "result": known}) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-@functools.cache
-def package_code() -> str:
-    """What the package is, wherever it is installed and whatever is committed: a digest of its sources.
-
-    A commit's name would change by a rebase, and not by an edit.
-    """
-    root = Path(invsolve.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:10]
-
-
-@functools.cache
-def package_commit() -> str:
-    """The package's version, and the commit where it is in a git work tree ("+": edited since)."""
-    root = Path(invsolve.__file__).parent
-    told = subprocess.run(
-        ["git", "-C", str(root), "log", "-1", "--format=%h", "--", "."], capture_output=True, text=True, check=False
-    )
-    if told.returncode or not told.stdout.strip():
-        return invsolve.__version__
-    edited = subprocess.run(
-        ["git", "-C", str(root), "status", "--porcelain", "--", "."], capture_output=True, text=True, check=False
-    )
-    return f"{invsolve.__version__} at {told.stdout.strip()}{'+' if edited.stdout.strip() else ''}"
+Store = kept.Store[Case, Result]

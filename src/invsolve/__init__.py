@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from invsolve.pipeline import predict as predict
     from invsolve.pipeline import solve as solve
     from invsolve.registry import load_model as load_model
+    from invsolve.report.page import write_report as write_report
     from invsolve.settings import Settings as Settings
 
 _HOMES = {
@@ -53,6 +54,7 @@ _HOMES = {
     "invsolve.options": ("Options",),
     "invsolve.pipeline": ("compare", "compare_solutions", "generate", "predict", "solve"),
     "invsolve.registry": ("load_model",),
+    "invsolve.report.page": ("write_report",),
     "invsolve.settings": ("Settings",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from invsolve._version import __version__
-from invsolve.commands import comparing, generating, listing, looking, solving
+from invsolve.commands import comparing, generating, listing, looking, plotting, reporting, solving
 from invsolve.shell import run_command_line
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
 app.command()(solving.solve)
 app.command()(solving.predict)
 app.command()(comparing.compare)
+app.command()(reporting.report)
+app.command()(plotting.plot)
 app.command()(generating.generate)
 app.command()(looking.inspect)
 app.command()(looking.check)

@@ -27,6 +27,7 @@ from invsolve.engine import (
     advance_slots,
 )
 from invsolve.errors import InvsolveError, ModelError, first_line
+from invsolve.memory import ran_out, release
 from invsolve.problem import Batch, Problem
 from invsolve.tracing import traced
 
@@ -40,6 +41,8 @@ SECONDS_AT_LEAST = 8.0
 class CompiledKernels(Kernels):
     """The two computations of a round of a `CompilableStepper`, compiled for `width` rows when they are first called.
 
+    Where memory runs out, `too_large` becomes true and the rounds go on as they are written.
+
     Raises:
         ModelError: at the first call: the model does not compile, or gives something else when it is compiled.
     """
@@ -48,11 +51,25 @@ class CompiledKernels(Kernels):
         self.width: int = width
         self.affordable = affordable  # seconds that compiling may take
         self.seconds = 0.0
+        self.too_large = False  # for the memory: nothing more is computed by them
         self._evaluate: Function | None = None
         self._advance: Function | None = None
         self._made_for: object = None
 
     def evaluate(self, stepper: RowStepper[S], problem: Problem, batch: Batch, slots: Slots[S]) -> Evaluation:
+        if not self.too_large:
+            try:
+                return self._compiled_evaluation(stepper, problem, batch, slots)
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out(error):
+                    raise
+            self.too_large = True
+            release()
+        return super().evaluate(stepper, problem, batch, slots)
+
+    def _compiled_evaluation(
+        self, stepper: RowStepper[S], problem: Problem, batch: Batch, slots: Slots[S]
+    ) -> Evaluation:
         inputs = [slots.trial, *slots.state.tensors(), *batch.tensors()]
         made_for = [(t.shape, t.dtype) for t in inputs]
         if self._evaluate is None or made_for != self._made_for:  # gaps or σ may be in some ranges only
@@ -92,6 +109,8 @@ class CompiledKernels(Kernels):
         except ModelError:
             raise
         except (Exception, SystemExit) as error:  # whatever the compiler, or the user's code in it, raises
+            if ran_out(error):
+                raise
             what = f"model '{problem.model.name}'" if problem is not None else "the method"
             raise ModelError(f"{what} does not compile: {first_line(error)}") from error
         if problem is not None:
@@ -160,6 +179,8 @@ def _check_same(function: Function, compiled: Function, inputs: list[Tensor], pr
     except InvsolveError:
         raise
     except (Exception, SystemExit) as error:  # where a value decides whether it raises, that is a branch as well
+        if ran_out(error):
+            raise
         raise ModelError(f"model '{problem.model.name}' does not compile: {first_line(error)}") from error
     worst = max(_median_error(a, b) for a, b in pairs if a.is_floating_point())
     if not worst <= torch.finfo(problem.dtype).eps ** 0.5:

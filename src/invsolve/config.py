@@ -11,6 +11,9 @@ from invsolve.errors import OptionError, first_line, nearest
 
 TABLES = ("options", "model_options")
 _NOT_IN_FILES = {"network", "data", "config", "option", "model_option"}
+_MOST_BYTES = 2**16
+_MOST_DOTS = 1000  # in a line: tomllib's memory grows with the square of a dotted key
+_MOST_WHOLE = 2**64  # Python refuses to write out numbers of thousands of digits
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -23,12 +26,7 @@ def load_config(path: Path, flags: dict[str, bool]) -> tuple[dict[str, Any], dic
     Raises:
         OptionError: no such file, not TOML, a key that is no flag of the command, or a value of the wrong type.
     """
-    try:
-        content = tomllib.loads(path.read_bytes().decode())
-    except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"config {path} is not TOML: {first_line(error)}") from None
-    except (OSError, ValueError) as error:
-        raise OptionError(f"config {path} cannot be read: {first_line(error)}") from None
+    content = _content(path)
     known = {name.removeprefix("as_"): name for name in flags if name not in _NOT_IN_FILES}
     values: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
@@ -39,30 +37,65 @@ def load_config(path: Path, flags: dict[str, bool]) -> tuple[dict[str, Any], dic
             raise OptionError(f"{where} is given twice, with hyphen and underscore")
         if name in TABLES:
             if not isinstance(value, dict):
-                raise OptionError(f"{where} must be a table [{key}], found {value!r}")
+                raise OptionError(f"{where} must be a table [{key}], found {_shown(value)}")
             tables[name] = {k: _table_value(f"{where}: '{k}'", v) for k, v in value.items()}
         elif name not in known:
             valid = [k.replace("_", "-") for k in (*known, *TABLES)]
             raise OptionError(f"config {path} sets '{key}', which is no flag here; {nearest(key, valid)}")
+        elif name == "model" and ":" in str(value):
+            raise OptionError(f"{where} names code, which runs only where you name it yourself; give it with --model")
         else:
             values[known[name]] = _flag_value(where, value, switch=flags[known[name]])
     return values, tables
 
 
+def _content(path: Path) -> dict[str, Any]:
+    """What is in a TOML file of a size that a configuration may have."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OptionError(f"config {path} is no regular file; name a TOML file")
+        with path.open("rb") as stream:
+            text = stream.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise OptionError(f"config {path} has more than {_MOST_BYTES} bytes, which no configuration needs")
+        if max(line.count(b".") for line in text.split(b"\n")) > _MOST_DOTS:
+            raise OptionError(f"config {path} is nested too deeply")
+        return tomllib.loads(text.decode())
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"config {path} is not TOML: {first_line(error)}") from None
+    except RecursionError:
+        raise OptionError(f"config {path} is nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise OptionError(f"config {path} cannot be read: {first_line(error)}") from None
+
+
+def _shown(value: Any) -> str:
+    """A value as a message tells it."""
+    if isinstance(value, int) and abs(value) > _MOST_WHOLE:
+        return "a number of more than 64 bits"
+    if isinstance(value, dict | list):
+        return f"a {'table' if isinstance(value, dict) else 'list'} of {len(value)}"
+    return repr(value)[:200]
+
+
 def _flag_value(where: str, value: Any, *, switch: bool) -> Any:
     if isinstance(value, list) and value and all(isinstance(v, str) or v.__class__ is int for v in value):
         return ",".join(map(str, value))
-    if isinstance(value, bool) is not switch or not isinstance(value, bool | str | int | float):
-        raise OptionError(f"{where} must be {'true or false' if switch else 'text or a number'}, found {value!r}")
+    if isinstance(value, bool) is not switch or not _is_plain(value):
+        raise OptionError(f"{where} must be {'true or false' if switch else 'text or a number'}, found {_shown(value)}")
     return value
 
 
-def _table_value(where: str, value: Any) -> Any:
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, bool | str | float) or (isinstance(value, int) and abs(value) <= _MOST_WHOLE)
+
+
+def _table_value(where: str, value: Any, *, level: int = 0) -> Any:
     """As text, so that a file and a command line mean the same; one level of tables, for options by method."""
-    if isinstance(value, dict):
-        return {k: _table_value(f"{where}: '{k}'", v) for k, v in value.items()}
-    if not isinstance(value, bool | str | int | float):
-        raise OptionError(f"{where} must be text, a number or true or false, found {value!r}")
+    if isinstance(value, dict) and level == 0:
+        return {k: _table_value(f"{where}: '{k}'", v, level=1) for k, v in value.items()}
+    if not _is_plain(value):
+        raise OptionError(f"{where} must be text, a number or true or false, found {_shown(value)}")
     return str(value)
 
 

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from invsolve.analysis.wording import duration, interval, number, p_value
 from invsolve.data.rows import print_rows as write_csv
 from invsolve.data.solution import FoundBy, Identifiability, Status
-from invsolve.errors import PipeClosed
+from invsolve.errors import PipeClosed, visible
 
 if TYPE_CHECKING:
     from invsolve.control import Progress
@@ -38,9 +39,14 @@ class _Output(Console):
         raise PipeClosed  # main() knows the exit code; rich would end with 1
 
 
+def escape(text: str) -> str:
+    """Text of anybody's, for rich: nothing in it is markup, and nothing in it speaks to the terminal."""
+    return escape_markup(visible(text))
+
+
 def say(message: str) -> None:
     """One line on standard error."""
-    print(f"invsolve: {message}", file=sys.stderr)
+    print(f"invsolve: {visible(message)}", file=sys.stderr)
 
 
 def say_event(event: Event) -> None:
@@ -171,8 +177,8 @@ def show_comparison(comparison: Mapping[str, Any]) -> None:
     for name, m in comparison["methods"].items():
         cells = ["", "", "", "", ""]
         if name != comparison["baseline"]:
-            told = m["note"] if m["p_holm"] is None else _p_value(m["p_holm"])
-            cells = [str(m["better"]), str(m["tied"]), str(m["worse"]), _interval(m["log10_ratio"]), told]
+            told = m["note"] if m["p_holm"] is None else p_value(m["p_holm"])
+            cells = [str(m["better"]), str(m["tied"]), str(m["worse"]), interval(m["log10_ratio"]), told]
         table.add_row(escape(name), *cells)
     console.print(table)
     console.print(_costs(comparison))
@@ -250,26 +256,9 @@ def _legend(comparison: Mapping[str, Any]) -> Iterator[str]:
         yield "solved: within 0.1 % of the way from the start to the best of all methods"
 
 
-def _p_value(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _sparkline(shares: Sequence[float]) -> str:
     """A bar for each share; a dot is none at all, and only a full bar is all."""
     return "".join("▁▂▃▄▅▆▇█"[int(7 * share)] if share > 0 else "·" for share in shares)
-
-
-def _interval(ratio: Mapping[str, Any]) -> str:
-    """Median and interval; null is infinite, of a sign that is told beside, or unknown."""
-    infinite = ratio.get("infinite", {})
-
-    def cell(name: str) -> str | None:
-        if name in infinite:
-            return "∞" if infinite[name] > 0 else "-∞"
-        return None if ratio[name] is None else f"{ratio[name] + 0.0:.2f}".replace("-0.00", "0.00")
-
-    middle, low, high = map(cell, ("median", "low", "high"))
-    return f"{middle} [{low}, {high}]" if low is not None else f"{middle}"
 
 
 def show_entries(kind: str, rows: Sequence[tuple[str, str, str]]) -> None:
@@ -408,22 +397,6 @@ def _show_alignment(console: Console, a: Mapping[str, Any]) -> None:
     table.add_row("mean", *(f"{value:.2f}" for value in a["joint"]), f"{a['plain']:.2f}")
     table.add_row("± networks", *(f"{value:.2f}" for value in a["spread"]), "")
     console.print(table)
-
-
-def number(value: float | None) -> str:
-    """Four significant digits; None, which stands for infinity in JSON, as ∞."""
-    return "∞" if value is None else f"{value:.4g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit that reads best."""
-    if seconds is None:
-        return ""
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 class ProgressDisplay:

@@ -60,7 +60,7 @@ class Contest:
     def hold(self, control: Control) -> Comparison:
         """Solve all examples by all methods, and then at each point of the axis what is not known by that already."""
         first = self.runs[self.baseline][0]
-        source = Source(self.dataset, first.model, first.loss_true())
+        source = Source(self.dataset, first.model, first.loss_true(control))
         contenders = {name: self._solved(name, runs, "", control) for name, runs in self.runs.items()}
         comparison = compared(contenders, self.baseline, self.seeds, source)
         return comparison if self.axis is None else replace(comparison, study=self._study(comparison, control))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsolve.events import Event, Listener
 
+GRACE = 10.0  # seconds for scoring what was reached, once a run is stopped: schedulers give 30 in all
 BETWEEN_EVENTS = 30.0  # seconds from one event of progress to the next
 
 
@@ -40,10 +41,11 @@ class Control:
         clock: Callable[[], float] = time.monotonic,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        self._display, self._clock, self.listeners = display, clock, tuple(listeners)
+        self._display, self.clock, self.listeners = display, clock, tuple(listeners)
         self._heard = clock()
         self._deadline = self._before = 0.0
         self._limited = False
+        self._last_word: float | None = None  # when nothing is scored any more
         self._told = -math.inf
         self._total: int | None = None
         self._run = ""
@@ -52,12 +54,24 @@ class Control:
     def start(self, time_limit: float | None) -> None:
         """Start the clock of a run that may take `time_limit` seconds."""
         self._limited = time_limit is not None
-        self._deadline = self._clock() + (time_limit or 0.0)
+        self._deadline = self.clock() + (time_limit or 0.0)
+        if not self.interrupted:
+            self._last_word = None
 
     @property
     def stopped(self) -> bool:
         """Whether to end at the next opportunity."""
-        return self.interrupted or (self._limited and self._clock() >= self._deadline)
+        return self.interrupted or (self._limited and self.clock() >= self._deadline)
+
+    @property
+    def may_score(self) -> bool:
+        """Whether there is time to score what was reached: always, until the run is stopped, then for `GRACE` seconds
+        from the first time that this is asked."""
+        if not self.stopped:
+            return True
+        now = self.clock()
+        self._last_word = now + GRACE if self._last_word is None else self._last_word
+        return now < self._last_word
 
     def begin_run(self, name: str) -> None:
         """From now on, what is reported is of this one of several runs."""
@@ -69,7 +83,7 @@ class Control:
 
     def report(self, progress: Callable[[], Progress]) -> None:
         """Tell the display, if there is one, at most ten times a second, and the listeners twice a minute."""
-        now = self._clock()
+        now = self.clock()
         shown = self._display is not None and now - self._told >= 0.1
         heard = bool(self.listeners) and now - self._heard >= BETWEEN_EVENTS
         if not shown and not heard:
@@ -86,7 +100,7 @@ class Control:
                 fraction=round(told.fraction, 4), evaluations=told.evaluations)  # fmt: skip
         if shown and self._display is not None:
             self._display(told)
-            self._told = self._clock()
+            self._told = self.clock()
 
     def tell(self, kind: str, **told: Any) -> None:
         """Let all listeners know of an event; `told` are JSON values."""
@@ -108,6 +122,10 @@ class _Part(Control):
     @property
     def stopped(self) -> bool:
         return self._whole.stopped
+
+    @property
+    def may_score(self) -> bool:
+        return self._whole.may_score
 
     def report(self, progress: Callable[[], Progress]) -> None:
         self._whole.report(lambda: self._change(progress()))

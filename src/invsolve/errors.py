@@ -46,6 +46,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"valid: {', '.join(names)}" if names else "there are none"
 
 
+def visible(text: str) -> str:
+    """`text` for a terminal, with control characters, and those that turn the order of letters, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """The type and first line of `error`, for use inside a one-line message."""
     if callable(details := getattr(error, "errors", None)):  # pydantic's: the first line only counts them

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invsolve.analysis.evaluate import evaluate
 from invsolve.checkpoints import State
+from invsolve.control import Control
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.histories import History
 from invsolve.problem import Problem
@@ -68,13 +69,18 @@ class Examples:
         """Whether all data are, as one window."""
         return self._whole is not None
 
-    def score(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Loss (n,) of the data and what is minimized (n,), float64, at the starts, which are kept in `x0`."""
+    def score(self, batch_size: int, control: Control | None = None) -> tuple[Tensor, Tensor] | None:
+        """Loss (n,) of the data and what is minimized (n,), float64, at the starts, which are kept in `x0`.
+
+        None where `control` stops it.
+        """
         loss = torch.empty(self.n, dtype=torch.float64, device=self.device)
         objective = torch.empty_like(loss)
         for window in self.windows():
             exact = window.problem.in_float64(window.rows)
-            score = evaluate(exact, exact.x0, batch_size, differentiate=False)
+            score = evaluate(exact, exact.x0, batch_size, differentiate=False, control=control)
+            if control is not None and control.stopped:
+                return None
             loss[window.examples], objective[window.examples] = score.loss, score.objective
             self.x0[window.examples] = window.problem.x0
             del window, exact  # before the next one is loaded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import shlex
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from invsolve.analysis.summary import summarize
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable, written_aside
 from invsolve.data.hdf5 import describe_file
+from invsolve.data.json_text import json_object
 from invsolve.data.network_file import is_network
 from invsolve.data.proposal import propose_parts
 from invsolve.data.store import DATASET, SOLUTION, read_dataset, read_solution
@@ -85,17 +85,9 @@ def _describe_dataset(dataset: Dataset) -> str:
     return f"dataset of {len(dataset)} examples, targets of shape {dataset.y_shape}{extra}"
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
-        try:
-            decoded = json.loads(value, parse_constant=_refuse_constant) if value.startswith("{") else value
-        except ValueError:
-            decoded = value
-        return decoded if isinstance(decoded, dict | str) else value
+        return (json_object(value) if value.startswith("{") else None) or value
     known = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
     return value if known else str(value)
 

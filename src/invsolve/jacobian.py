@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import ModelError
+from invsolve.memory import ran_out
 from invsolve.problem import Batch, Conduct, Problem
 
 AT_ONCE, REPEATED, BACKWARD = "directions at once", "repeated examples", "backward passes"
@@ -77,8 +78,8 @@ def linearized(problem: Problem, batch: Batch, x: Tensor) -> tuple[Tensor, Tenso
                 found = way(problem, batch, x)
             except ModelError:
                 raise
-            except (Exception, SystemExit):  # an operation without such a derivative, or rows that raise
-                if name == BACKWARD:
+            except (Exception, SystemExit) as error:  # an operation without such a derivative, or rows that raise
+                if name == BACKWARD or ran_out(error):  # of memory, less rows at a time are asked for
                     raise
                 continue
             problem.conduct.jacobian_by = name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from invsolve.analysis.comparison import Comparison, Contender, Source, by_seed,
 from invsolve.contest import Contest, read_points
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
+from invsolve.data.json_text import json_object
 from invsolve.data.solution import Solution
 from invsolve.data.store import read_dataset, read_solution
 from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line, nearest
@@ -221,9 +221,14 @@ def compare_solutions(
         model: as for `solve`, where the solutions' model is not registered: its code is run only if it is named here.
 
     Raises:
-        DataError: a file is no solution, or they are of different datasets, or not all methods have the same seeds.
+        DataError: a file is given twice or is no solution, or they are of different datasets, or not all methods have
+            the same seeds.
         OptionError: the baseline is not among them.
     """
+    resolved = [Path(path).resolve() for path in paths]
+    twice = next((path for path, file in zip(paths, resolved, strict=True) if resolved.count(file) > 1), None)
+    if twice is not None:
+        raise DataError(f"{twice} is given twice; name each file once")
     read = {Path(path): read_solution(path) for path in paths}
     if len(read) < least:
         raise DataError(f"comparing needs two solution files at least, found {len(read)}")
@@ -265,11 +270,13 @@ def _source_of(solution: Solution, data: Dataset | str | Path | None, model: Any
         found = data if isinstance(data, Dataset) else read_dataset(data or str(told.get("input") or "(no file)"))
         if found.sha256() != told.get("input_sha256"):
             raise DataError(f"{found.source or 'the dataset given'} is not the dataset that was solved")
-        options = json.loads(str(told.get("model_options") or "{}"))
+        options = json_object(str(told.get("model_options") or "{}"))
+        if options is None:
+            raise DataError("attribute 'model_options' of the solutions is no JSON object")
         # The name in the file is data: unless it is given here, only a registered model is loaded from it.
         run = Run(replace(found, model=str(told.get("model")), model_options={}), model, options, Settings())
         return Source(run.dataset, run.model, run.loss_true())
-    except (InvsolveError, ValueError) as error:
+    except InvsolveError as error:
         if given:
             raise
         return Source(missing=str(error))

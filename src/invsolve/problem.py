@@ -14,12 +14,14 @@ from torch import Tensor
 
 from invsolve.coordinates import Coordinates
 from invsolve.data.dataset import Rows
-from invsolve.errors import DataError, InvsolveError, ModelError, OptionError, first_line
+from invsolve.errors import DataError, InvsolveError, ModelError, first_line
 from invsolve.histories import History
+from invsolve.memory import Fitting, ran_out
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.models.parameters import Uniform
 from invsolve.penalty import Penalty
 from invsolve.rows_apart import rows_apart
+from invsolve.shapes import check_output
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Conduct:
     """How the model's Jacobian was had, see `jacobian.linearized`; empty before the first."""
     first_error: tuple[int, str] | None = None
     """The first exception that was held against a row: its example and what it said."""
+    fitting: Fitting = field(default_factory=Fitting)
+    """How many rows fit into memory together."""
 
 
 _GUESSED_TOGETHER = 1024  # rows
@@ -173,7 +177,7 @@ class Problem:
         try:
             # Few rows at a time, which stay in cache.
             rows = torch.split(torch.arange(self.n, device=self.device), _GUESSED_TOGETHER)
-            start = torch.cat([torch.as_tensor(self._guess_of(r)).detach().double().cpu() for r in rows])
+            start = torch.cat([part for some in rows for part in self._guesses(some)])
         except InvsolveError:
             raise
         except (Exception, SystemExit) as error:
@@ -188,6 +192,13 @@ class Problem:
                 if isinstance(p.prior, Uniform):
                     start[:, j].clamp_(p.lower, p.upper)
         return start
+
+    def _guesses(self, rows: Tensor) -> list[Tensor]:
+        def of_part(part: slice | None) -> Tensor:
+            some = rows if part is None else rows[part]
+            return torch.as_tensor(self._guess_of(some)).detach().double().cpu()
+
+        return self.conduct.fitting.in_parts(of_part, len(rows), "loss", self.model.name)
 
     def _guess_of(self, rows: Tensor) -> Tensor:
         targets = self.targets[rows].reshape(len(rows), *self.y_shape)
@@ -335,35 +346,53 @@ class Problem:
         """`compute(batch, *args)`, losses (b,) and what belongs to them; where the model raises, rows apart.
 
         Then the batch is halved until the guilty rows stand alone, whose results are `failed`, each (1, ...). `args`
-        and results have one row for each of the batch. `what` is computed, see `Conduct.proven`.
+        and results have one row for each of the batch. `what` is computed, see `Conduct.proven`. Rows that do not fit
+        into memory together are computed in parts.
 
         Raises:
             ModelError: the model raises for every row, or is wrong in itself.
+            OptionError: a single row does not fit.
         """
+
+        def of_part(part: slice | None) -> tuple[Tensor, ...]:
+            if part is None:
+                return self._attempt(compute, what, batch, args, failed)
+            return self._attempt(compute, what, batch.select(part), tuple(a[part] for a in args), failed)
+
+        found = self.conduct.fitting.in_parts(of_part, len(batch.rows), what, self.model.name)
+        return found[0] if len(found) == 1 else tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+    def _attempt(
+        self,
+        compute: Callable[..., tuple[Tensor, ...]],
+        what: str,
+        batch: Batch,
+        args: tuple[Tensor, ...],
+        failed: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
         try:
             result = compute(batch, *args)
         except InvsolveError:
             raise
         except (Exception, SystemExit) as error:  # whatever the user's model raises
-            if _is_of_memory(error):
-                raise OptionError(
-                    f"there is not enough memory for a batch of {len(batch.rows)} examples of model "
-                    f"'{self.model.name}'; lower --batch-size"
-                ) from error
+            if ran_out(error):
+                raise
             if what not in self.conduct.proven and self._raises_everywhere(differentiate=what != "loss"):
                 self._refuse(batch.rows, error)
-            half = len(batch.rows) // 2
-            if not half:
-                where = self.example(int(batch.rows[0]))
-                self.conduct.first_error = self.conduct.first_error or (where, first_line(error))
-                return failed
-            first, second = (
-                self.attempt(compute, what, batch.select(part), *(a[part] for a in args), failed=failed)
-                for part in (slice(None, half), slice(half, None))
-            )
-            return tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
-        self.conduct.proven.add(what)
-        return result
+            text = first_line(error)
+        else:
+            self.conduct.proven.add(what)
+            return result
+        # Here the exception is gone, and with it the memory of what was computed.
+        half = len(batch.rows) // 2
+        if not half:
+            self.conduct.first_error = self.conduct.first_error or (self.example(int(batch.rows[0])), text)
+            return failed
+        first, second = (
+            self.attempt(compute, what, batch.select(part), *(a[part] for a in args), failed=failed)
+            for part in (slice(None, half), slice(half, None))
+        )
+        return tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
 
     def _loss_and_gradient(
         self, batch: Batch, x: Tensor, *, differentiate: bool, loss_of: LossOf | None = None
@@ -421,7 +450,8 @@ class Problem:
                 f"model '{self.model.name}' changes its identifiers in place; make new tensors instead (g = 2 * g, not "
                 f"g *= 2)"
             )
-        self._check_output(y, x)
+        wanted = self.dtype if self._strict_dtype else None
+        check_output(y, x, (self.x_shape, tuple(self.y_shape)), self.model.name, self.example(0), wanted)
         return y
 
     def _weighted(self, batch: Batch, y: Tensor) -> Tensor:
@@ -429,27 +459,6 @@ class Problem:
         if batch.observed is not None:
             residual = torch.where(batch.observed, residual, 0.0)
         return residual if batch.weight is None else residual * batch.weight
-
-    def _check_output(self, y: object, x: Tensor) -> None:
-        name, given = self.model.name, (len(x), *self.x_shape)
-        if not isinstance(y, Tensor):
-            raise ModelError(f"model '{name}' returned {type(y).__name__} for x {given}; it must return a torch.Tensor")
-        if tuple(y.shape) != (len(x), *self.y_shape):
-            raise ModelError(
-                f"model '{name}' returned shape {tuple(y.shape)} for x {given} at example {self.example(0)}; "
-                f"the targets need {(len(x), *self.y_shape)}"
-            )
-        if self._strict_dtype and y.dtype != self.dtype:
-            other = f", or solve with dtype {str(y.dtype)[6:]}" if y.dtype in (torch.float32, torch.float64) else ""
-            raise ModelError(
-                f"model '{name}' returned {str(y.dtype)[6:]} where {str(self.dtype)[6:]} came in; "
-                f"keep the dtype of x{other}"
-            )
-        if x.requires_grad and not y.requires_grad:
-            raise ModelError(
-                f"model '{name}' returned a tensor with no gradient to x; write it in differentiable torch operations "
-                f"(no .detach(), .item() or NumPy inside)"
-            )
 
     def _raises_everywhere(self, *, differentiate: bool) -> bool:
         """Whether none of up to 64 rows can be evaluated alone at its start.
@@ -482,10 +491,6 @@ class Problem:
             f"model '{self.model.name}' raises {first_line(error)} (at example {self.example(int(rows[0]))}; each "
             f"example's x {self.x_shape}, identifiers {shapes}, target {tuple(self.y_shape)})"
         ) from error
-
-
-def _is_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _apply(identifiers: Identifiers, change: Callable[[Tensor], Tensor | None]) -> Identifiers:

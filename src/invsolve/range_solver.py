@@ -22,6 +22,7 @@ from invsolve.engine import RowResults
 from invsolve.examples import Examples
 from invsolve.histories import History
 from invsolve.jacobian import jacobian_cost
+from invsolve.memory import ran_out, release
 from invsolve.methods.base import Budget, Method
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem
@@ -86,17 +87,28 @@ class RangeSolver:
         """Whether `Solution.history` is kept: of robust losses it would tell nothing beside the loss that is scored."""
         return len(self.dataset) <= HISTORY_EXAMPLES and self.method.minimizes_loss
 
+    @property
+    def batch_size(self) -> int:
+        """Rows that are evaluated together, as far as memory allows."""
+        return min(self.tuning.batch_size, self.conduct.fitting.least or self.tuning.batch_size)
+
+    def listen(self, control: Control) -> None:
+        """Let those who watch know when memory runs out."""
+        self.conduct.fitting.tell = lambda failed, fits: control.tell("memory", rows=failed, fits=fits)
+
     def fit(self, method: JointMethod, control: Control, checkpoints: Checkpoints) -> Columns | None:
-        """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated."""
+        """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated,
+        or the run was stopped before that was known."""
         examples = Examples(
             self.dataset,
             self.x_shape,
             lambda rows: self.problem(rows, self.dtype),
             keep_history=self.keeps_history,
         )
-        loss, objective = examples.score(self.tuning.batch_size)
-        if bool(torch.isinf(loss).all()):
+        scores = examples.score(self.batch_size, control)
+        if scores is None or bool(torch.isinf(scores[0]).all()):
             return None
+        loss, objective = scores
         control.begin_range(0, len(self.dataset))
         found = method.fit(examples, objective.to(self.dtype), self.budget(method), control, checkpoints)
         return found.to_columns() | {
@@ -117,8 +129,11 @@ class RangeSolver:
         found = {name: torch.from_numpy(columns[name]).to(self.device) for name in names if name in columns}
         self._fitted = Fitted(**found)
 
-    def begin(self, start: int, stop: int) -> Begun:
-        """Load the examples start ≤ i < stop and score their starts, unless that was done already."""
+    def begin(self, start: int, stop: int, control: Control) -> Begun | None:
+        """Load the examples start ≤ i < stop and score their starts, unless that was done already.
+
+        None where `control` stops it.
+        """
         if self._begun is not None and self._begun.start <= start and stop <= self._begun.stop:
             return self._begun.slice(start, stop)
         self._begun = None  # its memory is free before more is taken
@@ -134,16 +149,34 @@ class RangeSolver:
             if problem.history is not None and self._fitted.history is not None:
                 problem.history.least.copy_(self._fitted.history[part])
             return Begun(start, stop, problem, exact, self._fitted.loss_initial[part])
-        began = time.monotonic()
-        loss_initial = evaluate(exact, exact.x0, self.tuning.batch_size, differentiate=False).loss
-        seconds = time.monotonic() - began
+        began, before = time.monotonic(), self.conduct.fitting.seconds
+        loss_initial = evaluate(exact, exact.x0, self.tuning.batch_size, differentiate=False, control=control).loss
+        if control.stopped:
+            return None
+        seconds = time.monotonic() - began - (self.conduct.fitting.seconds - before)
         self.tuning.find_out(problem, seconds / (stop - start))
         self._begun = Begun(start, stop, problem, exact, loss_initial, seconds)
         return self._begun
 
     def solve(self, start: int, stop: int, control: Control) -> Columns:
         """Columns of the examples start ≤ i < stop."""
-        begun = self.begin(start, stop)
+        self.listen(control)
+        while True:
+            together = self.tuning.batch_size
+            try:
+                return self._solve(start, stop, control)
+            except (MemoryError, RuntimeError) as error:  # not by F alone, of which as much is computed as fits
+                if not ran_out(error) or not self.tuning.shrink():
+                    raise
+            self._begun = None
+            release()
+            self.conduct.fitting.learn(together, self.tuning.batch_size)
+            control.tell("memory", rows=together, fits=self.tuning.batch_size)
+
+    def _solve(self, start: int, stop: int, control: Control) -> Columns:
+        begun = self.begin(start, stop, control)
+        if begun is None:
+            return self.not_run(start, stop)
         problem, exact = begun.problem, begun.exact
         results = self.method.solve(
             problem, problem.coordinates.to_solver(problem.x0), self.budget(self.method), control
@@ -151,10 +184,12 @@ class RangeSolver:
         if self.refiner is not None and not isinstance(self.method, JointMethod) and not control.stopped:
             results = _refine(self.refiner, problem, results, self.budget(self.refiner), control)
         x = exact.coordinates.to_user(results.z.double())
-        score = evaluate(exact, x, self.tuning.batch_size)
+        # Once the run is stopped there is little time, and none for rows that were not begun.
+        which = results.status != int(Status.NOT_RUN) if control.stopped else None
+        score = evaluate(exact, x, self.batch_size, control=control, which=which)
         status = results.status.masked_fill(torch.isinf(score.loss), int(Status.NONFINITE))
-        more = self._extras(exact, x, score)  # before the counts are read
-        return {
+        more = self._extras(exact, x, score, control)  # before the counts are read
+        columns = {
             "x": self._shaped(x),
             "loss": score.loss.cpu().numpy(),
             "loss_initial": begun.loss_initial.cpu().numpy(),
@@ -169,14 +204,23 @@ class RangeSolver:
             **{name: results.to_columns()[name] for name in self.method.columns},
             **({} if problem.history is None else {"history": problem.history.column()}),
         }
+        if bool((unscored := torch.isnan(score.loss)).any()):
+            self._forget(columns, unscored.cpu().numpy())
+        return columns
 
-    def _extras(self, problem: Problem, x: torch.Tensor, score: Score) -> Columns:
+    def _forget(self, columns: Columns, unscored: np.ndarray) -> None:
+        """Let the examples of a mask (n,), which nobody has scored, be as if they had not been run, but for counts."""
+        columns["x"][unscored] = columns["x_initial"][unscored]
+        for name, values in self._unknown(len(unscored)).items():
+            columns[name][unscored] = values[unscored]
+
+    def _extras(self, problem: Problem, x: torch.Tensor, score: Score, control: Control) -> Columns:
         """The columns that only some runs have."""
         asked = self.settings.covariance
         return self._extra_columns(
             score.penalty,
             reduced_chi2(problem, score.loss) if problem.has_sigma else None,
-            uncertainty(problem, x, score.loss, self.tuning.batch_size) if asked else None,
+            uncertainty(problem, x, score.loss, self.batch_size, control) if asked else None,
         )
 
     def _extra_columns(self, penalty: torch.Tensor, chi2: torch.Tensor | None, found: Uncertainty | None) -> Columns:
@@ -201,25 +245,32 @@ class RangeSolver:
     def not_run(self, start: int, stop: int) -> Columns:
         """Columns of examples that the run did not come to."""
         problem = self.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
-        zeros, unknown = np.zeros(stop - start, dtype=np.int64), np.full(stop - start, np.nan)
+        zeros = np.zeros(stop - start, dtype=np.int64)
         return {
             "x": self._shaped(problem.x0),
-            "loss": unknown,
-            "loss_initial": unknown,
-            "status": np.full(stop - start, int(Status.NOT_RUN), dtype=np.int8),
-            "iterations": zeros,
+            "loss_initial": np.full(stop - start, np.nan),
             "evaluations": zeros,
             "gradients": zeros,
-            "grad_norm": unknown,
             "x_initial": self._shaped(problem.x0),
             "example": self._names(start, stop),
+            **self._unknown(stop - start),
+        }
+
+    def _unknown(self, n: int) -> Columns:
+        """What is told of n examples that have no result."""
+        unknown, zeros = torch.full((n,), torch.nan, dtype=torch.float64), np.zeros(n, dtype=np.int64)
+        return {
+            "loss": unknown.numpy(),
+            "status": np.full(n, int(Status.NOT_RUN), dtype=np.int8),
+            "iterations": zeros,
+            "grad_norm": unknown.numpy(),
             **{name: zeros.astype(np.int8 if name in CODES else np.int64) for name in self.method.columns},
             **self._extra_columns(
-                torch.full_like(problem.targets[:, 0], torch.nan),
-                torch.full_like(problem.targets[:, 0], torch.nan) if problem.has_sigma else None,
-                Uncertainty.unknown(stop - start, problem.d) if self.settings.covariance else None,
+                unknown,
+                unknown if self.dataset.sigma is not None else None,
+                Uncertainty.unknown(n, math.prod(self.x_shape)) if self.settings.covariance else None,
             ),
-            **({"history": History.empty(stop - start, self.device).column()} if self.keeps_history else {}),
+            **({"history": History.empty(n, self.device).column()} if self.keeps_history else {}),
         }
 
     def _shaped(self, x: torch.Tensor) -> np.ndarray:
@@ -233,7 +284,7 @@ class RangeSolver:
         """What the settings leave to a method."""
         most = self.settings.max_evaluations
         left = None if most is None else most - self.kept_back
-        kernels = self.tuning.kernels if method is self.method else None
+        kernels = self.tuning.kernels_that_fit() if method is self.method else None
         return Budget(left, self.tuning.batch_size, kernels=kernels, refiner=self.refiner)
 
     @property

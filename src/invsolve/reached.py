@@ -20,8 +20,9 @@ class Answer:
     given: Range
     finished: bool  # it did not end early
     any_finite: bool
-    columns: Columns | None  # None where they are in the run's folder
-    first_error: tuple[int, str] | None
+    columns: Columns | None = None  # None where they are in the run's folder
+    first_error: tuple[int, str] | None = None
+    fits: tuple[int, int] | None = None  # rows that did not fit into memory, and those that did
     told: dict[str, Any] = field(default_factory=dict)  # of its examples, for those who watch
 
 

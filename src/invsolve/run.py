@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import os
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from invsolve import reuse
+from invsolve import provenance, reuse
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
 from invsolve.analysis.uncertainty import MOST_UNKNOWNS
@@ -30,7 +26,8 @@ from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, range_name, refuse_other_run
 from invsolve.data.solution import Solution, Status
 from invsolve.data.store import read_dataset, read_solution
-from invsolve.errors import DataError, ModelError, OptionError, OutputError
+from invsolve.errors import DataError, ModelError, OptionError, OutputError, first_line
+from invsolve.memory import MORE_MEMORY, ran_out
 from invsolve.methods.base import Method, RowMethod
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct
@@ -126,7 +123,13 @@ class Run:
         self._replace_network = overwrite or resume
         with threads_set(self.threads), self._folder(out, resume=resume, overwrite=overwrite) as folder:
             self._tell_begin(out, control)
-            reached = self._solve_all(folder, control)
+            self.solver.listen(control)
+            try:
+                reached = self._solve_all(folder, control)
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out(error):
+                    raise
+                raise OptionError(f"there is not enough memory: {first_line(error)}; {MORE_MEMORY}") from error
             attributes = self.attributes() | {"seconds": time.monotonic() - began}
             blocks = self._blocks(reached, folder)
             if folder is not None:
@@ -141,6 +144,7 @@ class Run:
                 columns = [c for _, c in blocks]
                 joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
                 solution = Solution(**joined, attributes=attributes, parameters=self._parameters())
+        self._note_memory()
         if self._unsaved:  # the disk was full after the training; the solutions, at least, are kept
             self._save_network()
         for note in (*self.notes, *self.solver.tuning.notes):
@@ -148,6 +152,15 @@ class Run:
         took = round(time.monotonic() - began, 3)
         control.tell("end", took=took, ended_early=reached.ended_early, **counts(solution.columns()))
         return solution
+
+    def _note_memory(self) -> None:
+        """Tell of the rows that did not fit into memory together, once."""
+        fitting = self.conduct.fitting
+        if fitting.failed is not None:
+            self.notes.append(
+                f"there was not enough memory for {fitting.failed} examples at a time, from then on at most "
+                f"{fitting.least} were evaluated together; --batch-size {self.solver.batch_size} does so from the start"
+            )
 
     def _tell_begin(self, out: Path | None, control: Control) -> None:
         """Let those who watch know what is begun, where, and by which process."""
@@ -172,17 +185,17 @@ class Run:
         Raises:
             ModelError: no example can be evaluated.
         """
-        if isinstance(self.solver.method, JointMethod):
-            self._fit(self.solver.method, folder, control)
-        reached = Reached()
+        method, reached = self.solver.method, Reached()
+        fitted = not isinstance(method, JointMethod) or self._fit(method, folder, control)
         for start, stop, columns in folder.finished() if folder is not None else ():
-            reached.add(Answer((start, stop), True, any_finite(columns), None, None))
+            reached.add(Answer((start, stop), True, any_finite(columns)))
             control.tell("kept", start=start, stop=stop)
         ranges = Ranges(len(self.dataset), reached.kept, self.dataset.row_bytes)
         workers = self._workers(ranges)
         # Rows that processes may share gain little from a second thread, and lose much by it on a busy machine.
         with threads_set(1 if workers > 1 else self.threads):
-            self._solve_ranges(workers, ranges, folder, reached, control)
+            if fitted:
+                self._solve_ranges(workers, ranges, folder, reached, control)
         while (given := ranges.take()) is not None:
             reached.not_run.append(given)
             reached.ended_early = True
@@ -202,6 +215,8 @@ class Run:
         def keep(answer: Answer) -> None:
             reached.add(answer)
             control.tell("range", start=answer.given[0], stop=answer.given[1], finished=answer.finished, **answer.told)
+            if answer.fits is not None:
+                self.conduct.fitting.learn(*answer.fits)
             told = [e for e in (answer.first_error, self.conduct.first_error) if e is not None]
             self.conduct.first_error = min(told, default=None)
             if self.conduct.first_error is not None and not reached.fault_told:
@@ -209,12 +224,15 @@ class Run:
                 control.tell("fault", example=example, text=text)
                 reached.fault_told = True
 
-        # What a joint method learned needs no more work once the run is stopped: it is read off for all examples.
-        while (not control.stopped or is_joint) and (given := ranges.take()) is not None:
+        # What a joint method learned is only to be scored once the run is stopped, as far as there is time.
+        while (control.may_score if is_joint else not control.stopped) and (given := ranges.take()) is not None:
             began, rows = time.monotonic(), given[1] - given[0]
-            scoring = self.solver.begin(*given).seconds
+            begun = self.solver.begin(*given, control)
+            if begun is None:
+                ranges.give_back(given)
+                break
             rounds = _ROUNDS * self.solver.method.rows_each
-            if workers > 1 and rounds * scoring / rows * (ranges.left + rows) > WORTH_FORKING:
+            if workers > 1 and rounds * begun.seconds / rows * (ranges.left + rows) > WORTH_FORKING:
                 ranges.give_back(given)
             else:
                 control.begin_range(given[0], n)
@@ -242,24 +260,34 @@ class Run:
         if folder is not None and finished:
             folder.put(range_name(start, stop), columns)
         return Answer(
-            (start, stop), finished, any_finite(columns), None if kept else columns, self.conduct.first_error, told
+            given=(start, stop),
+            finished=finished,
+            any_finite=any_finite(columns),
+            columns=None if kept else columns,
+            first_error=self.conduct.first_error,
+            fits=self.conduct.fitting.known,
+            told=told,
         )
 
-    def _fit(self, method: JointMethod, folder: RunFolder | None, control: Control) -> None:
-        """Let a joint method see all examples; what it found is a piece of its own, so that it is not lost either."""
+    def _fit(self, method: JointMethod, folder: RunFolder | None, control: Control) -> bool:
+        """Let a joint method see all examples; what it found is a piece of its own, so that it is not lost either.
+
+        Returns:
+            Whether it did: not where the run was stopped before it could begin.
+        """
         found, began = folder.get("fit") if folder is not None else None, time.monotonic()
         if found is None:
             checkpoints = self._checkpoints(folder, control)
             found = self.solver.fit(method, control, checkpoints)
             if found is None:
+                if control.stopped:
+                    return False
                 raise ModelError(self._nothing_finite())
             if self.settings.save_network is not None:
                 with contextlib.suppress(OutputError):
                     self._save_network()
             evaluations = int(found["evaluations"].sum())
-            control.tell(
-                "trained", seconds=round(time.monotonic() - began, 3), evaluations=evaluations, **method.chosen
-            )
+            control.tell("trained", took=round(time.monotonic() - began, 3), evaluations=evaluations, **method.chosen)
             if not checkpoints.stops(control, over=True) and folder is not None:
                 folder.put("fit", found)
                 folder.drop_checkpoint()
@@ -268,6 +296,7 @@ class Run:
         else:
             self._look_for_network()
         self.solver.use_fit(method, found)
+        return True
 
     def _checkpoints(self, folder: RunFolder | None, control: Control) -> Checkpoints:
         """Where the training is kept meanwhile; it goes on from what an earlier run kept of it, if that is usable."""
@@ -316,8 +345,11 @@ class Run:
                 raise OutputError(f"the finished examples {start} to {stop - 1} were removed during the run; run again")
             yield start, columns
 
-    def loss_true(self) -> np.ndarray | None:
-        """Losses (n,) at x_true where the data hold it, for scoring; what they cost is no part of the run."""
+    def loss_true(self, control: Control | None = None) -> np.ndarray | None:
+        """Losses (n,) at x_true where the data hold it, for scoring; what they cost is no part of the run.
+
+        None also where `control` leaves no time for all.
+        """
         if self.dataset.x_true is None:
             return None
         losses = []
@@ -326,9 +358,10 @@ class Run:
                 problem = self.solver.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
                 x = torch.from_numpy(np.asarray(self.dataset.x_true[start:stop], dtype=np.float64))
                 x = x.to(problem.device).reshape(problem.x0.shape)
-                losses.append(
-                    evaluate(problem, x, self.solver.tuning.batch_size, differentiate=False).loss.cpu().numpy()
-                )
+                score = evaluate(problem, x, self.solver.batch_size, differentiate=False, control=control)
+                if bool(torch.isnan(score.loss).any()):
+                    return None
+                losses.append(score.loss.cpu().numpy())
         return np.concatenate(losses)
 
     def unobserved(self, solution: Solution) -> int:
@@ -381,60 +414,13 @@ class Run:
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What makes a run the same run, in JSON values."""
-        s = self.settings
-        return {
-            "input_sha256": self.dataset.sha256(),
-            "model": self.model.name,
-            "model_sha256": self.model.source_sha256,
-            "model_options": self.model.options.model_dump(mode="json"),
-            "method": s.method,
-            "method_options": self.solver.method.options.model_dump(mode="json"),
-            "refine": self.solver.refiner.name if self.solver.refiner else "none",
-            "seed": s.seed,
-            "dtype": s.dtype,
-            "max_evaluations": "none" if s.max_evaluations is None else s.max_evaluations,
-            "prior": s.prior,
-            "covariance": s.covariance,
-            "network_sha256": self.saved.sha256 if self.saved is not None else "none",
-        }
+        return provenance.identity(self.solver, self.saved)
 
     def attributes(self) -> dict[str, Any]:
         """The solution file's attributes but `seconds`."""
-        return (
-            self.identity
-            | {
-                "device": str(self.solver.device),
-                "threads": self.threads,
-                "batch_size": self.solver.tuning.batch_size,
-                "compiled": self.solver.tuning.kernels is not None,
-                "compile_seconds": self.solver.tuning.compile_seconds,
-                "versions": {
-                    "invsolve": __version__,
-                    "torch": torch.__version__,
-                    "numpy": np.__version__,
-                    "python": platform.python_version(),
-                },
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": shlex.join(["invsolve", *sys.argv[1:]]) if sys.argv[:1] else "",
-                "input": self.dataset.source or "",
-                "input_paths": self.dataset.paths,
-                "time_limit": "none" if self.settings.time_limit is None else self.settings.time_limit,
-            }
-            | self._trained()
-            | self._networks()
-        )
-
-    def _trained(self) -> dict[str, Any]:
-        """What a joint method chose in its training, and how that went."""
-        method = self.solver.method
-        if not isinstance(method, JointMethod):
-            return {}
-        return {k: v for k, v in (("chosen", method.chosen), ("training_curve", method.training_curve)) if v}
-
-    def _networks(self) -> dict[str, str]:
-        """The files of the networks that were used and written."""
         used = {} if self.saved is None else {"network": str(self.saved.path)}
-        return used | ({"network_written": str(self.settings.save_network)} if self.network_written else {})
+        written = {"network_written": str(self.settings.save_network)} if self.network_written else {}
+        return self.identity | provenance.attributes(self.solver, self.threads) | used | written
 
     def _check_out(self, out: Path, overwrite: bool, resume: bool) -> Solution | None:
         """See that `out` can be written; with `resume`, a run that is already complete is returned as it is."""
@@ -443,7 +429,7 @@ class Run:
             raise OutputError(f"output {out} is the input; choose another --out")
         if resume and out.exists():
             found = read_solution(out)
-            refuse_other_run(out, found.attributes, _as_stored(self.identity))
+            refuse_other_run(out, found.attributes, provenance.as_stored(self.identity))
             if not RunFolder.is_begun(out):
                 return found
         check_writable(out, overwrite or resume)
@@ -476,8 +462,3 @@ def _load_refiner(settings: Settings, method: Method) -> Method | None:
             f"refine: method '{method.name}' minimizes a robust loss here, '{name}' would undo that; use none"
         )
     return load_method(name, {}, seed=settings.seed)
-
-
-def _as_stored(identity: dict[str, Any]) -> dict[str, Any]:
-    """The identity as the attributes of a solution file hold it."""
-    return {k: json.dumps(v) if isinstance(v, dict) else v for k, v in identity.items()}

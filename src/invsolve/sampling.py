@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any, Protocol
 
@@ -20,6 +21,16 @@ class HasCoordinates(Protocol):
     coordinates: Coordinates
     parameters: tuple[Parameter, ...]
     d: int
+
+
+def stream(seed: int, use: str) -> torch.Generator:
+    """Random numbers for one use of a seed, unlike those for any other.
+
+    Data that were simulated with the same seed come from the seed itself: a method that drew from that too would meet
+    the very solutions that it looks for.
+    """
+    digest = hashlib.sha256(f"{use} {seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 class Sampler:
@@ -52,7 +63,7 @@ class Sampler:
         return torch.stack([self.place(u[:, k], z0) for k in range(count)], dim=1)
 
     def _random(self, example: int, count: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + example) % 2**63)
+        generator = stream(self.seed, f"start of example {example}")
         return torch.rand(count, self.d, dtype=torch.float64, generator=generator)
 
     def draw(self, z0: Tensor, generator: torch.Generator) -> Tensor:

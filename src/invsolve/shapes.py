@@ -1,6 +1,9 @@
-"""Do a model and a dataset fit? The shape of x, from the one or the other."""
+"""Do a model and a dataset fit? The shape of x, from the one or the other; and what the model returns."""
 
 from __future__ import annotations
+
+import torch
+from torch import Tensor
 
 from invsolve.data.dataset import Dataset
 from invsolve.errors import DataError, ModelError
@@ -57,4 +60,43 @@ def _check_identifiers(model: ForwardModel, dataset: Dataset) -> None:
         found = "a group" if shape is None else f"shape {tuple(shape)}"
         raise DataError(
             f"identifiers has {found}; model '{model.name}' needs {(len(dataset), *model.identifier_shape)}"
+        )
+
+
+def check_output(
+    y: object,
+    x: Tensor,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    name: str,
+    example: int,
+    dtype: torch.dtype | None,
+) -> None:
+    """See that a model's y is that of x (b, d), `shapes` being those of one x and one y.
+
+    Args:
+        name: of the model.
+        example: the first one, to be told.
+        dtype: that y must have; None for any.
+
+    Raises:
+        ModelError: it is no tensor, or of a wrong shape or dtype, or has no gradient where x wants one.
+    """
+    x_shape, y_shape = shapes
+    given = (len(x), *x_shape)
+    if not isinstance(y, Tensor):
+        raise ModelError(f"model '{name}' returned {type(y).__name__} for x {given}; it must return a torch.Tensor")
+    if tuple(y.shape) != (len(x), *y_shape):
+        raise ModelError(
+            f"model '{name}' returned shape {tuple(y.shape)} for x {given} at example {example}; "
+            f"the targets need {(len(x), *y_shape)}"
+        )
+    if dtype is not None and y.dtype != dtype:
+        other = f", or solve with dtype {str(y.dtype)[6:]}" if y.dtype in (torch.float32, torch.float64) else ""
+        raise ModelError(
+            f"model '{name}' returned {str(y.dtype)[6:]} where {str(dtype)[6:]} came in; keep the dtype of x{other}"
+        )
+    if x.requires_grad and not y.requires_grad:
+        raise ModelError(
+            f"model '{name}' returned a tensor with no gradient to x; write it in differentiable torch operations "
+            f"(no .detach(), .item() or NumPy inside)"
         )

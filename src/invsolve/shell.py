@@ -6,13 +6,14 @@ import contextlib
 import ctypes
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from invsolve.errors import InvsolveError, PipeClosed
+from invsolve.errors import InvsolveError, PipeClosed, visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 DONE, REFUSED, UNSATISFIED = 0, 2, 3
 _SIGPIPE, _SIGINT = 128 + 13, 128 + 2
+_LONGEST = 2000  # characters of an error
 
 
 def _keep_freed_memory() -> None:
@@ -82,8 +84,9 @@ def _found(error: Exception) -> str:
 
 
 def _end(code: int, message: str) -> NoReturn:
-    """Leave with one line on standard error, whatever a name in the message holds."""
-    print(f"invsolve: {' '.join(message.split())}", file=sys.stderr)
+    """Leave with one line on standard error, whatever a name in the message holds, and however long it is."""
+    line = visible(" ".join(message.split()))
+    print(f"invsolve: {line if len(line) <= _LONGEST else line[:_LONGEST] + ' …'}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -132,9 +135,13 @@ def watched(quiet: bool, log: Path | None = None, verbose: bool = False) -> Iter
             signal.signal(number, handler)
 
 
+def this_command() -> str:
+    """The command that is running, as it would be typed."""
+    return shlex.join(["invsolve", *sys.argv[1:]])
+
+
 def resume_command() -> str:
     """The command that goes on with this one."""
-    import shlex
 
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
     return shlex.join(["invsolve", *words, "--resume"])

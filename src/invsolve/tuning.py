@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor
 from invsolve.compilation import SECONDS_AT_LEAST, CompiledKernels
 from invsolve.engine import Kernels, Rounds
 from invsolve.errors import ModelError, OptionError
+from invsolve.memory import available_memory, ran_out, release
 from invsolve.methods.base import RowMethod
 from invsolve.problem import Batch, Problem
 from invsolve.settings import Settings
@@ -66,6 +65,23 @@ class Tuning:
         if self.settings.compile != "off":
             self._compile(problem, work, most)
 
+    def shrink(self) -> bool:
+        """Let half as many rows be solved together, not compiled, for memory ran out; False where it is one already."""
+        if self.batch_size == 1:
+            return False
+        self.batch_size //= 2
+        self.kernels = None
+        return True
+
+    def kernels_that_fit(self) -> CompiledKernels | None:
+        """The compiled rounds, unless memory has run out for them."""
+        if self.kernels is not None and self.kernels.too_large:
+            self.notes.append(
+                f"compiled rounds of {self.kernels.width} examples ran out of memory: the rest was not compiled"
+            )
+            self.kernels = None
+        return self.kernels
+
     def _fitting(self, problem: Problem) -> int:
         """Rows that fit into memory together."""
         asked = min(self.settings.batch_size or LARGEST, self.n)
@@ -86,7 +102,14 @@ class Tuning:
         best, least = self.batch_size, math.inf
         size = SMALLEST
         while size <= most:
-            seconds = _seconds(self._round(problem, size, Kernels()), problem.device)
+            try:
+                seconds = _seconds(self._round(problem, size, Kernels()), problem.device)
+            except RuntimeError as error:  # no room for the places of so many
+                if not ran_out(error) or size == SMALLEST:
+                    raise
+                break
+            if problem.conduct.fitting.least is not None:  # more are evaluated in parts
+                break
             if seconds / size < least:
                 best, least = size, seconds / size
             if seconds > _LONG or seconds / size > 1.1 * least:
@@ -117,12 +140,20 @@ class Tuning:
         compiled = self._round(problem, width, kernels)
         try:
             compiled()
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            kernels.too_large = True
         except ModelError as error:
             if demanded:
                 raise ModelError(f"{error}; use --compile auto or off") from error
             self.notes.append(f"not compiled: {error}")
             return
         self.compile_seconds = kernels.seconds
+        if kernels.too_large:
+            release()
+            self.notes.append(f"not compiled: there is not enough memory for compiled rounds of {width} examples")
+            return
         if not demanded:
             plain = self._round(problem, self.batch_size, Kernels())
             rows = min(self.batch_size, problem.n)
@@ -175,24 +206,3 @@ def kept_bytes(problem: Problem, batch: Batch, x: Tensor) -> int:
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         problem.residual(batch, x.detach().requires_grad_()).square().sum()
     return sum(kept.values())
-
-
-def available_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device; on the CPU within the limits of a container."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            free = 1024 * int(line.split()[1])
-    limit, used = (_lines(Path("/sys/fs/cgroup") / f"memory.{what}") for what in ("max", "current"))
-    if limit and used and limit[0].isdecimal():
-        free = min(free, int(limit[0]) - int(used[0]))
-    return max(free, 1)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from torch import Tensor
 
 import invsolve
 from invsolve.checkpoints import Checkpoints
 from invsolve.control import Control
 from invsolve.data.solution import FoundBy
-from invsolve.examples import Examples
+from invsolve.examples import Examples, Window
 from invsolve.methods.candidates import Candidates, simulate
 from invsolve.methods.pairs import Pairs
 from invsolve.methods.simulations import Plan, Simulation
@@ -114,3 +116,20 @@ def test_what_a_known_network_is_asked_first_is_taken_from_the_passes() -> None:
     assert not run.knew
     assert run.plan.passes == 3
     assert int(run.examples.evaluations.max()) == 1 + (1 + 1) + 3 + 1  # start; answer and point; points; answer
+
+
+@pytest.mark.parametrize("model", ["wave-packet", "kuramoto-sivashinsky"])
+def test_data_of_the_same_seed_are_not_met_again(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = invsolve.generate(model, 20, seed=1)
+    run = simulation(data, model, passes=2)
+    nearest = torch.full((20,), torch.inf, dtype=torch.float64)
+
+    def seen(window: Window, rows: Tensor, z: Tensor, loss: Tensor) -> None:
+        which = window.examples[rows]
+        off = (run.examples.coordinates.to_user(z) - torch.as_tensor(data.x_true)[which]).abs().amax(1)
+        nearest[which] = torch.minimum(nearest[which], off)
+
+    monkeypatch.setattr(run, "seen", seen)
+    run.run(Control(), Checkpoints())
+    assert torch.isfinite(nearest).all()
+    assert (nearest > 1e-9).all()

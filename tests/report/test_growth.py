@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import invsolve
 from invsolve.analysis.comparison import Comparison
 from invsolve.analysis.study import Axis, Study
 from invsolve.report.growth import Growth, growth_figure, pictures_of_study
+from invsolve.report.pictures import pictures_of
 from invsolve.report.style import PALETTE
 from tests.report.test_pictures import colours, comparison
 
@@ -95,3 +97,11 @@ def test_what_is_not_known_is_left_out() -> None:
     alone = comparison({"bfgs": [np.ones(3)]})
     assert pictures_of_study(Study("budgets", {9: alone}, (), None)) == []
     assert len(pictures_of_study(Study("examples", {3: alone}, (), 3))) == 1
+
+
+def test_pictures_of_a_comparison_over_examples_show_it() -> None:
+    data = invsolve.generate("wave-packet", 5, seed=3)
+    found = invsolve.compare(data, methods=["bfgs", "gd"], examples=[2, 5])
+    names = [picture.name for picture in pictures_of(found)]
+    assert names.index("profile") < names.index("growth") < names.index("status")
+    assert "growth" not in [picture.name for picture in pictures_of(invsolve.compare(data, methods=["bfgs", "gd"]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from xml.etree import ElementTree
 
@@ -154,3 +155,15 @@ def test_shares_are_not_rounded_to_all_or_nothing() -> None:
         "0.04 %",
         "100 %",
     ]
+
+
+def test_trainings_are_drawn_and_what_is_none_is_left_out() -> None:
+    c = comparison({"bfgs": [ROUGH], "jpo": [ROUGH, ROUGH, ROUGH]})
+    proposals = {"evaluations": [1, 2, 3], "error": [0.5, None, 0.1]}
+    told = {"proposals": proposals, "training": {"evaluations": [1], "loss": []}}
+    for run, attribute in zip(c.contenders["jpo"].runs, (json.dumps(told), "[" * 10**5, {"proposals": 3}), strict=True):
+        run.attributes["training_curve"] = attribute
+    figure = picture(c, "training").draw()
+    (line,) = [line for axes in figure.axes for line in axes.lines]
+    np.testing.assert_array_equal(line.get_ydata(), [0.5, np.nan, 0.1])
+    assert "training" not in [p.name for p in pictures_of(CASES["one method"])]

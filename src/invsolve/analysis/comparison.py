@@ -107,23 +107,40 @@ class Comparison:
             "example", "method", "seed", "loss", *prior, "loss_initial", "status", "evaluations", "gradients", "solved",
             "outcome",
         )  # fmt: skip
+        for block in self.blocks():
+            run, unknown = block.run, [""] * self.n
+            words = unknown if block.outcome is None else [OUTCOMES[code] for code in block.outcome.tolist()]
+            solved = unknown if block.solved is None else ["yes" if yes else "no" for yes in block.solved.tolist()]
+            numbers = [run.loss, *([_prior_of(run)] if has_prior else []), run.loss_initial]
+            statuses = [names.get(code, "") for code in run.status.tolist()]
+            yield from zip(
+                run.example.tolist(), [block.method] * self.n, [block.seed] * self.n, *(v.tolist() for v in numbers),
+                statuses, run.evaluations.tolist(), run.gradients.tolist(), solved, words, strict=True,
+            )  # fmt: skip
+
+    def blocks(self) -> Iterator[Block]:
+        """What each method made of the examples from each seed; one run for all seeds comes once for each of them."""
         against = self.contenders[self.baseline].column("objective", len(self.seeds))
         for name, contender in self.contenders.items():
             for s, seed in enumerate(self.seeds):
                 many = len(contender.runs) == len(self.seeds)
                 run = contender.runs[s if many else 0]
-                outcome, _ = pair_losses(run.objective, against[s], run.loss_initial)
-                words = [""] * self.n if name == self.baseline else [OUTCOMES[code] for code in outcome.tolist()]
-                solved = [""] * self.n
-                if self.loss_true is not None:
-                    solved = ["yes" if yes else "no" for yes in is_solved(run, self.loss_true).tolist()]
-                own = _seed_of(run) if many else seed
-                numbers = [run.loss, *([_prior_of(run)] if has_prior else []), run.loss_initial]
-                statuses = [names.get(code, "") for code in run.status.tolist()]
-                yield from zip(
-                    run.example.tolist(), [name] * self.n, [own] * self.n, *(v.tolist() for v in numbers), statuses,
-                    run.evaluations.tolist(), run.gradients.tolist(), solved, words, strict=True,
-                )  # fmt: skip
+                outcome = None
+                if name != self.baseline:
+                    outcome, _ = pair_losses(run.objective, against[s], run.loss_initial)
+                solved = None if self.loss_true is None else is_solved(run, self.loss_true)
+                yield Block(name, _seed_of(run) if many else seed, run, outcome, solved)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One run of one method, paired with the baseline's run of the same seed."""
+
+    method: str
+    seed: int
+    run: Solution
+    outcome: np.ndarray | None  # (n,) see OUTCOMES; None for the baseline itself
+    solved: np.ndarray | None  # (n,) None where x_true is not known
 
 
 ALIKE = ("method", "method_options", "refine", "dtype", "max_evaluations", "network_sha256")

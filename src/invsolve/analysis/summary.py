@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from typing import Any
 
 import numpy as np
 
+from invsolve.data.json_text import json_object
 from invsolve.data.solution import FoundBy, Identifiability, Solution
 
 
@@ -51,8 +50,7 @@ def summarize(solution: Solution, loss_true: np.ndarray | None, out: str | None)
 def _chosen(told: Any) -> dict[str, dict[str, Any]]:
     """What a joint method chose, by stage; the attribute of a file, which anybody may have written, is JSON text."""
     if isinstance(told, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            told = json.loads(told)
+        told = json_object(told)
     stages = told.items() if isinstance(told, dict) else ()
     return {
         stage: {

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from invsolve.analysis.evaluate import in_time
+from invsolve.control import Control
 from invsolve.data.solution import Identifiability
 from invsolve.jacobian import weighted_jacobian
 from invsolve.problem import Problem
@@ -33,19 +35,23 @@ class Uncertainty:
         return cls(square, square[:, :, 0], square[:, 0, 0], flags)
 
 
-def uncertainty(problem: Problem, x: Tensor, loss: Tensor, batch_size: int) -> Uncertainty:
+def uncertainty(
+    problem: Problem, x: Tensor, loss: Tensor, batch_size: int, control: Control | None = None
+) -> Uncertainty:
     """Uncertainty of x (n, d), in the user's units and with data losses (n,), `batch_size` rows of F at a time.
 
     C = s² (JᵀJ)⁻¹ with J the Jacobian of the weighted residuals (Nocedal and Wright 2006, section 10.3; with the
     precision of Gaussian priors added where they are used). Where the data bring σ or priors are used, s² = 1; else
-    it is estimated from the residuals, s² = 2L/(m − d) for m observed targets, and NaN where m ≤ d.
+    it is estimated from the residuals, s² = 2L/(m − d) for m observed targets, and NaN where m ≤ d. Of rows that
+    `control` leaves no time for it is unknown.
     """
     rows_at_once = max(1, batch_size // problem.d)
-    parts = [
-        _of_rows(problem, rows, x[rows], loss[rows])
-        for rows in torch.split(torch.arange(problem.n, device=problem.device), rows_at_once)
-    ]
-    return Uncertainty(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Uncertainty)))
+    found = Uncertainty(*(t.clone().to(x.device) for t in vars(Uncertainty.unknown(problem.n, problem.d)).values()))
+    for rows in in_time((~torch.isnan(loss)).nonzero().squeeze(1), rows_at_once, control):
+        part = _of_rows(problem, rows, x[rows], loss[rows])
+        for field in fields(Uncertainty):
+            getattr(found, field.name)[rows] = getattr(part, field.name)
+    return found
 
 
 def reduced_chi2(problem: Problem, loss: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ As in cli.py, only the standard library and typer are imported at the top.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +44,7 @@ from invsolve.commands.flags import (
     refuse_all_but,
     run_settings,
 )
+from invsolve.commands.reporting import write_page
 from invsolve.errors import OptionError, OutputError
 from invsolve.shell import watched
 
@@ -93,6 +96,9 @@ def compare(
     x0: X0 = "x0",
     sigma: Sigma = "sigma",
     csv: Csv = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="write a page with pictures and all examples")
+    ] = None,
     overwrite: Overwrite = False,
     log: Log = None,
     as_json: AsJson = False,
@@ -102,11 +108,13 @@ def compare(
     """Run several methods on the same dataset from the same starts, or hold finished solutions against each other."""
     from invsolve import pipeline
 
-    _check_csv(ctx, csv, data, overwrite, as_json)
+    _check_outputs(ctx, csv, report, data, overwrite, as_json)
     signals: list[int] = []
     if len(data) > 1:
         refuse_all_but(
-            ctx, {"data", "baseline", "csv", "overwrite", "as_json", "quiet", "config"}, "for finished solution files"
+            ctx,
+            {"data", "baseline", "csv", "report", "overwrite", "as_json", "quiet", "config"},
+            "for finished solution files",
         )
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
@@ -129,23 +137,34 @@ def compare(
                 model_options=assigned(ctx, "model_options", model_option, "-M"),
                 control=control,
             )
+    if report is not None:
+        with contextlib.redirect_stdout(sys.stderr):  # what a model prints
+            write_page(comparison, report, overwrite=overwrite, quiet=quiet)
     _tell_comparison(comparison, csv, overwrite, as_json)
     if signals:
         raise typer.Exit(128 + signals[0])
 
 
-def _check_csv(ctx: typer.Context, csv: Path | None, data: list[Path], overwrite: bool, as_json: bool) -> None:
-    """See before any work that the rows can go where they are asked for."""
+def _check_outputs(
+    ctx: typer.Context, csv: Path | None, report: Path | None, data: list[Path], overwrite: bool, as_json: bool
+) -> None:
+    """See before any work that the rows and the page can go where they are asked for."""
     from invsolve.data.files import check_writable
 
-    if csv is None or csv == STDOUT:
-        refuse(ctx, {"overwrite"}, "without --csv FILE")
+    if (csv is None or csv == STDOUT) and report is None:
+        refuse(ctx, {"overwrite"}, "without --csv FILE or --report FILE")
     if csv == STDOUT and as_json:
         raise OptionError("--csv - and --json would both be printed; give --csv a file")
     if csv is not None and csv != STDOUT:
         if csv.resolve() in [path.resolve() for path in data]:
             raise OutputError(f"--csv {csv} is an input; choose another name")
         check_writable(csv, overwrite)
+    if report is not None:
+        from invsolve.report.page import check_report
+
+        if csv is not None and csv.resolve() == report.resolve():
+            raise OutputError(f"--csv and --report are both {report}; give each a name of its own")
+        check_report(report, overwrite, data)
 
 
 def _tell_comparison(comparison: Comparison, csv: Path | None, overwrite: bool, as_json: bool) -> None:

@@ -256,7 +256,7 @@ def _run_and_tell(
     with watched(telling.quiet, telling.log, telling.verbose) as (control, signals):
         run, again = make()
         solution = run.solve(target, overwrite, resume, control)
-        summary = summarize(solution, run.loss_true(), str(target))
+        summary = summarize(solution, run.loss_true(control), str(target))
     if again is not None:
         summary["rerun"] = again.differences(solution)
     if telling.as_json:

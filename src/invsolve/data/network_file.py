@@ -21,6 +21,7 @@ from invsolve.data import tensor_file
 from invsolve.data.files import check_writable, written_aside
 from invsolve.errors import DataError, OutputError, first_line
 
+MOST_LAYERS = 1000
 KEY = "invsolve"  # of the metadata
 MOST_BYTES = 2**32  # of a file
 _MOST_HEADER = 2**23
@@ -70,7 +71,7 @@ class About(_Strict):
     identifiers: tuple[Known, ...]
     network: Literal["mlp", "conv1d", "conv2d"]
     width: Count
-    depth: Size
+    depth: int = Field(ge=0, le=MOST_LAYERS)
     channels: Count
     scale: float = Field(gt=0)
     gaps: bool
@@ -108,8 +109,10 @@ def is_network(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return True
     try:
+        if not path.is_file():  # to open a pipe is to wait for whoever writes to it
+            return False
         with path.open("rb") as stream:
-            return path.is_file() and stream.read(10)[8:] == b'{"'
+            return stream.read(10)[8:] == b'{"'
     except OSError:
         return False
 

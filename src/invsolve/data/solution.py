@@ -43,7 +43,7 @@ class Status(Code):
 class Identifiability(Code):
     """What the data tell of one parameter of one example."""
 
-    UNKNOWN = -1, "the Jacobian at x is not finite"
+    UNKNOWN = -1, "the Jacobian at x is not finite, or time was over"
     DETERMINED = 0, "the data determine it"
     WEAK = 1, "its standard error exceeds what was known before: prior, bounds, or 100 % on a log scale"
     SINGULAR = 2, "the data do not tell it: another value, with others changed alike, fits as well"
@@ -130,3 +130,7 @@ COLUMNS = tuple(f.name for f in fields(Solution) if f.name not in (*OPTIONAL, "a
 """Columns that every solution has."""
 CODES: dict[str, type[Code]] = {"status": Status, "identifiability": Identifiability, "found_by": FoundBy}
 """Columns of codes, which say what their numbers mean."""
+COUNTS = ("iterations", "evaluations", "gradients", "starts", "minima")
+"""Columns of counts."""
+MOST_COUNTED = 10**15
+"""More than any run will ever count of one example, so that sums stay within 64 bits."""

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from invsolve.data.hdf5 import (
     listing,
     one_line_if_damaged,
     open_file,
+    read_attribute,
     read_attributes,
     read_strings,
     stored_array,
     text_attribute,
 )
-from invsolve.data.solution import CODES, COLUMNS, HISTORY_EVALUATIONS, OPTIONAL, Code, Solution
+from invsolve.data.solution import CODES, COLUMNS, COUNTS, HISTORY_EVALUATIONS, MOST_COUNTED, OPTIONAL, Code, Solution
 from invsolve.errors import DataError
 
 DATASET, SOLUTION = "invsolve-dataset", "invsolve-solution"
@@ -71,7 +72,7 @@ def read_dataset(
                 raise DataError(f"{path} has no '{name}'; {listing(file, name)}; name it with --{part} PATH")
             continue
         arrays[part] = stored_array(path, node, as_group=part == "identifiers")
-    if "names" in arrays:
+    if "names" in arrays and arrays["names"].shape[:1] == arrays["targets"].shape[:1]:  # else they are refused below
         arrays["names"] = read_strings(path, arrays["names"])
     renamed = {k: v for k, v in asked.items() if k != v}
     model, model_options = text_attribute(file, path, "model"), json_attribute(file, path, "model_options")
@@ -165,7 +166,14 @@ def write_solution_blocks(
                 _describe_flags(file[name], flags)
         file.attrs["format"], file.attrs["format_version"] = SOLUTION, FORMAT_VERSION
         for key, value in attributes.items():
-            file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+            file.attrs[key] = _stored(value)
+
+
+def _stored(value: Any) -> Any:
+    """An attribute as a file can hold it: a path may have a name that is no UTF-8."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _describe_flags(node: h5py.Dataset, flags: type[Code]) -> None:
@@ -231,19 +239,57 @@ def read_solution(path: str | Path) -> Solution:
                 continue
             if node is None:
                 raise DataError(f"{path}: solution file without '{name}'; it is damaged, solve again")
-            array = stored_array(path, node, as_group=False)
-            if node.shape[:1] != file["loss"].shape or (name != "example" and array.dtype.kind not in "fiu"):
-                raise DataError(f"{path}: column '{name}' has shape {node.shape}, type {node.dtype}; it is damaged")
-            columns[name] = read_strings(path, array) if array.dtype.kind in "OS" else np.asarray(array)
-        if "history" in columns and columns["history"].shape[1:] != (len(HISTORY_EVALUATIONS),):
-            raise DataError(f"{path}: column 'history' has shape {columns['history'].shape}; it is damaged")
-        parameters = []
-        if "unit" in file:
-            names, units = (
-                read_strings(path, stored_array(path, file[k], as_group=False)) for k in ("parameter", "unit")
-            )
-            parameters = [{"name": a, "unit": b} for a, b in zip(names, units, strict=True)]
-        return Solution(**columns, attributes=read_attributes(file), parameters=parameters)
+            columns[name] = _read_column(path, stored_array(path, node, as_group=False))
+        attributes = read_attributes(file, path)
+        solution = Solution(**columns, attributes=attributes, parameters=_read_parameters(file, path))
+    if fault := next(_faults(solution), None):
+        raise DataError(f"{path}: {fault}; it is damaged, solve again")
+    return solution
+
+
+def _read_column(path: Path, array: StoredArray) -> np.ndarray:
+    return read_strings(path, array) if array.dtype.kind in "OS" else np.asarray(array)
+
+
+def _read_parameters(file: h5py.File, path: Path) -> list[dict[str, str]]:
+    nodes = [find_node(file, path, name) for name in ("parameter", "unit")]
+    if any(node is None for node in nodes):
+        return []
+    names, units = (read_strings(path, stored_array(path, n, as_group=False)) for n in nodes if n is not None)
+    if len(names) != len(units):
+        raise DataError(f"{path}: {len(names)} parameters have {len(units)} units; it is damaged, solve again")
+    return [{"name": a, "unit": b} for a, b in zip(names, units, strict=True)]
+
+
+def _faults(solution: Solution) -> Iterator[str]:
+    """What a solution from a file has that none of ours has."""
+    shape, d = solution.x.shape, math.prod(solution.x.shape[1:])
+    if len(shape) < 1 or shape[0] < 1:
+        yield f"column 'x' has shape {shape}"
+        return
+    shapes = {"x": shape, "x_initial": shape, "std_error": shape, "identifiability": shape}
+    shapes |= {"covariance": (shape[0], d, d), "history": (shape[0], len(HISTORY_EVALUATIONS))}
+    for name, values in solution.columns().items():
+        kinds = "iu" if name in COUNTS or name in CODES else "OiufU" if name == "example" else "fiu"
+        if values.shape != shapes.get(name, shape[:1]) or values.dtype.kind not in kinds:
+            yield f"column '{name}' has shape {values.shape}, type {values.dtype}"
+            return
+        if name in COUNTS and ((values < 0) | (values > MOST_COUNTED)).any():
+            yield f"column '{name}' holds counts below 0 or above {MOST_COUNTED:.0e}"
+        if name in CODES and not np.isin(values, [int(code) for code in CODES[name]]).all():
+            yield f"column '{name}' holds codes that mean nothing"
+    together = [getattr(solution, name) is None for name in ("std_error", "condition_number", "identifiability")]
+    if any(together) and not all(together):
+        yield "of std_error, condition_number and identifiability some are there and some are not"
+    if solution.parameters and len(solution.parameters) != d:
+        yield f"{len(solution.parameters)} parameters are named, but x has {d} components"
+    for name, kind in (("model", str), ("method", str), ("network", str), ("network_written", str), ("seconds", float)):
+        value = solution.attributes.get(name)
+        if value is not None and not isinstance(value, kind):
+            yield f"attribute '{name}' is {str(value)[:60]!r}"
+            return
+    if not 0 <= solution.attributes.get("seconds", 0.0) < math.inf:
+        yield "attribute 'seconds' is no time"
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
@@ -264,8 +310,9 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
     with open_file(path) as file:
         columns = {}
         for name in file:
-            array = StoredArray(path, file[name])
-            columns[name] = read_strings(path, array) if array.dtype.kind == "O" else np.asarray(array)
+            node = find_node(file, path, name)
+            if node is not None:
+                columns[name] = _read_column(path, stored_array(path, node, as_group=False))
         return columns
 
 
@@ -275,8 +322,8 @@ def _check_format(file: h5py.File, path: Path, wanted: str) -> str | None:
     if found in (DATASET, SOLUTION) and found != wanted:
         raise DataError(f"{path} is an {found} file; an {wanted} file is needed here")
     if found == wanted:
-        version = file.attrs.get("format_version")
-        if not isinstance(version, int | np.integer) or version != FORMAT_VERSION:
+        version = read_attribute(file, path, "format_version")
+        if not isinstance(version, int) or version != FORMAT_VERSION:
             raise DataError(
                 f"{path} has format_version {version}; this invsolve reads {FORMAT_VERSION}: update one of them"
             )

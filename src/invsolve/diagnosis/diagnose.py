@@ -75,7 +75,7 @@ def diagnose(
     starts = run_starts(sample.problem, rows, count, sample.batch_size, seed, control)
     control.start(max(limit - (time.monotonic() - began), 0.1 * limit))
     known = best_known(sample, starts)
-    alignment = _alignment(sample, known, seed, control)
+    alignment = measure_alignment(sample, known, seed, control)
     minima, flatness = _minima(sample, starts, known), _flatness(sample, starts)
     shown = (
         _slices(sample, starts, known, data, seed, _SHARE_SEEN * limit) if slices and not control.interrupted else []
@@ -130,8 +130,8 @@ def best_known(sample: Sample, starts: Starts) -> Tensor:
     return known
 
 
-def _alignment(sample: Sample, known: Tensor, seed: int, control: Control) -> Alignment | None:
-    """How well steps point from x0 to what is known; None where that is known of no example."""
+def measure_alignment(sample: Sample, known: Tensor, seed: int, control: Control) -> Alignment | None:
+    """How well steps point from x0 to the solutions `known`, z (N, d); None where they are of no example."""
     direction = known - sample.z0
     usable = (torch.isfinite(direction).all(1) & (direction != 0).any(1)).nonzero().squeeze(1)
     if not len(usable):

@@ -12,10 +12,11 @@ from torch import Tensor
 from invsolve.analysis.evaluate import evaluate
 from invsolve.data.dataset import Dataset
 from invsolve.errors import ModelError
+from invsolve.memory import available_memory
 from invsolve.models.base import ForwardModel
 from invsolve.problem import Problem
 from invsolve.shapes import solution_shape
-from invsolve.tuning import USUAL, available_memory, row_bytes
+from invsolve.tuning import USUAL, row_bytes
 
 _PART_OF_MEMORY = 0.25  # of what is free, that one batch may take
 

@@ -28,6 +28,7 @@ from invsolve.methods.joint import beginning_at
 from invsolve.methods.simulations import ProposalOptions, Simulation
 from invsolve.methods.solver_network import NetworkMethod, SolverNetwork, training
 from invsolve.networks.features import Features
+from invsolve.sampling import stream
 
 
 class Jpo(NetworkMethod):
@@ -247,7 +248,7 @@ class Minibatches:
 
     def __init__(self, examples: Examples, network: SolverNetwork, size: int, seed: int) -> None:
         self.examples, self.network, self.size = examples, network, size
-        self.order = torch.Generator().manual_seed(seed)
+        self.order = stream(seed, "order")
         self._windows = self._taken = 0  # windows done in this pass, and minibatches of the one after them
         self._at_pass = self._at_window = self.order.get_state()
 

@@ -27,7 +27,7 @@ from invsolve.methods.solver_network import NetworkOptions, SolverNetwork
 from invsolve.networks.features import Features
 from invsolve.options import Options
 from invsolve.problem import Problem
-from invsolve.sampling import Sampler
+from invsolve.sampling import Sampler, stream
 
 RATES = (3e-4, 1e-3, 3e-3)  # of AdamW, that are raced
 _RACE = 100  # steps of each rate
@@ -116,7 +116,7 @@ class Lessons(Generic[LearnerKind]):
 
     def __init__(self, plan: Plan, network: LearnerKind, examples: Examples, candidates: Candidates, seed: int) -> None:
         self.plan, self.network, self.examples, self.candidates = plan, network, examples, candidates
-        self.sampler, self.generator = Sampler(examples, seed), torch.Generator().manual_seed(seed)
+        self.sampler, self.generator = Sampler(examples, seed), stream(seed, "points")
         self.z0 = examples.coordinates.to_solver(examples.x0)
         self.count = int(plan.which.sum())
         self.pairs: Pairs | None = None

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from invsolve.checkpoints import State
-from invsolve.data.network_file import SavedNetwork
+from invsolve.data.network_file import MOST_LAYERS, SavedNetwork
 from invsolve.errors import DataError, OptionError, first_line
 from invsolve.examples import Examples, Window
 from invsolve.methods.joint import JointMethod, JointOptions
@@ -35,7 +35,7 @@ class ArchitectureOptions(JointOptions):
         "auto", description="architecture; auto chooses by the shape of the targets"
     )
     width: int = Field(64, ge=1, description="units of each fully connected layer")
-    depth: int = Field(2, ge=0, description="number of fully connected layers")
+    depth: int = Field(2, ge=0, le=MOST_LAYERS, description="number of fully connected layers")
     channels: int = Field(16, ge=1, description="channels of the first convolution; they double at each further one")
 
 

@@ -26,7 +26,7 @@ class Gaussian2d(ForwardModel):
     """
 
     class Options(BaseOptions):
-        size: int = Field(15, ge=5, description="rows and columns of the image, in px")
+        size: int = Field(15, ge=5, le=4096, description="rows and columns of the image, in px")
         shape: Literal["rotated", "elliptic", "symmetric"] = Field(
             "rotated", description="two widths and an angle, two widths along columns and rows, or one width"
         )

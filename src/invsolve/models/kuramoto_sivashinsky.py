@@ -31,6 +31,7 @@ class KuramotoSivashinsky(ForwardModel):
         steps: int = Field(
             125,
             ge=50,
+            le=10**5,
             description="time steps of ETDRK4; 125 give a relative error of 2e-6 in the median, 3e-3 at most",
         )
 

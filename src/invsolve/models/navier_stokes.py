@@ -48,7 +48,10 @@ class NavierStokes(ForwardModel):
             "all", description="'half' generates incomplete information: the targets of x ≥ π are NaN"
         )
         steps: int = Field(
-            64, ge=8, description="time steps of RK4; 64 give a relative error of 5e-5 in the median, 2e-3 at most"
+            64,
+            ge=8,
+            le=10**5,
+            description="time steps of RK4; 64 give a relative error of 5e-5 in the median, 2e-3 at most",
         )
 
     options: Options

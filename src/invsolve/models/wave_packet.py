@@ -22,7 +22,7 @@ class WavePacket(ForwardModel):
     """
 
     class Options(BaseOptions):
-        samples: int = Field(128, ge=2, description="number of times t_j at which the signal is recorded")
+        samples: int = Field(128, ge=2, le=10**6, description="number of times t_j at which the signal is recorded")
         duration: float = Field(20.0, gt=0, description="end of the recording, in s; t0 is within [0, duration]")
         amplitude: float = Field(1.0, gt=0, description="A, height of the envelope")
         frequency: float = Field(1.0, gt=0, description="ω, angular frequency in rad/s")

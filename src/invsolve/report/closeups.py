@@ -50,7 +50,7 @@ def gallery(comparison: Comparison, chosen: Sequence[int] = ()) -> Picture | str
     else:
         how = "Targets with the fits of the methods, F at their solutions, and the residuals, fit − target."
     which = ", ".join(title for title, _ in picked) + ("" if chosen else f", by the loss of {comparison.baseline}")
-    return Picture("gallery", "Examples", f"{which[0].upper()}{which[1:]}. {how}", draw)
+    return Picture("gallery", "Examples", f"{which[:1] if chosen else which[:1].upper()}{which[1:]}. {how}", draw)
 
 
 def _draw(model: ForwardModel, axes: Axes, fit: Fit, name: str, how: Look) -> None:
@@ -115,7 +115,13 @@ def _landscape(a: Around, title: str, looks: dict[str, Look]) -> Landscape:
         axes = (f"way from the start (0) to the end of {plain(a.along[0], 16)} (1)", axes[1])
     if len(a.along) == 2:
         axes = (axes[0], f"at right angles, towards the end of {plain(a.along[1], 16)}")
-    return Landscape(title, axes, a.slice.coordinates, a.slice.loss, (Marks("start", starts, START), *ends))
+    return Landscape(
+        title,
+        axes,
+        a.slice.coordinates,
+        a.slice.loss,
+        (Marks("start", starts, START | {"markersize": 5, "zorder": 8}), *ends),
+    )
 
 
 def example_name(comparison: Comparison, i: int) -> str:

@@ -154,10 +154,10 @@ def _pairs(axes: Axes, pairs: Pairs, baseline_look: Look, floor: float, limits: 
     y, x = (np.where(np.isfinite(v), np.clip(v, floor, high), high) for v in (mine, theirs))
     alpha = 0.75 if len(x) <= 500 else 0.4 if len(x) <= MANY else 0.15
     size = 4.5 if len(x) <= 500 else 2.8
-    for code, color, marker in ((0, GREY, "."), (1, baseline_look.color, baseline_look.marker),
+    for code, color, marker in ((0, GREY, "o"), (1, baseline_look.color, baseline_look.marker),
                                 (-1, pairs.look.color, pairs.look.marker)):  # fmt: skip
-        some = (outcome == code) & ~failed
-        axes.plot(x[some], y[some], color=color, marker=marker, linestyle="none", markersize=size, alpha=alpha,
+        some, part = (outcome == code) & ~failed, 1.0 if code else 0.6
+        axes.plot(x[some], y[some], color=color, marker=marker, linestyle="none", markersize=size * part, alpha=alpha,
             markeredgewidth=0, rasterized=len(x) > MANY)  # fmt: skip
     for some, color, marker in (
         (failed & np.isfinite(theirs), baseline_look.color, "^"),
@@ -186,7 +186,7 @@ def _meanings(pairs: Sequence[Pairs], baseline: str, baseline_look: Look) -> lis
     handles = [handle(f"{plain(p.name)} better", p.look.color, p.look.marker) for p in pairs]
     handles.append(handle(f"{plain(baseline)} better", baseline_look.color, baseline_look.marker))
     if any((p.outcome == 0).any() for p in pairs):
-        handles.append(handle("tied", GREY, "."))
+        handles.append(handle("tied", GREY, "o"))
     if any((~np.isfinite(p.loss) & np.isfinite(p.baseline)).any() for p in pairs):
         handles.append(handle("method failed", baseline_look.color, "^"))
     if any((~np.isfinite(p.baseline) & np.isfinite(p.loss)).any() for p in pairs):

@@ -10,9 +10,12 @@ import numpy as np
 from invsolve.analysis.compare import pair_losses
 from invsolve.analysis.comparison import Comparison
 from invsolve.analysis.summary import median
-from invsolve.data.solution import Solution, Status
+from invsolve.analysis.training import courses
+from invsolve.data.solution import HISTORY_EXAMPLES, Solution, Status
 from invsolve.report.closeups import gallery, landscape
+from invsolve.report.curves import Curve, Stage, curves_figure, training_figure
 from invsolve.report.estimates import FEW, MOST, Estimates, against_truth, components_figure, error_figure, spread
+from invsolve.report.growth import pictures_of_study
 from invsolve.report.losses import Pairs, least_shown, scatter_figure, waterfall_figure
 from invsolve.report.picture import Picture
 from invsolve.report.profiles import Profile, profiles_figure
@@ -25,7 +28,11 @@ Maker = Callable[[Comparison, Sequence[int]], Picture | str]
 
 def pictures_of(comparison: Comparison) -> list[Picture]:
     """All pictures that there is something for, in the order in which they are to be looked at."""
-    made = (make(comparison, ()) for make in MAKERS.values())
+    made: list[Picture | str] = []
+    for name, make in MAKERS.items():
+        made.append(make(comparison, ()))
+        if name == "profile" and comparison.study is not None:  # what a single file cannot tell
+            made += pictures_of_study(comparison.study)
     return [picture for picture in made if isinstance(picture, Picture)]
 
 
@@ -90,21 +97,65 @@ def scatter(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
 def profile(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     """Shares of examples solved by evaluations, by multiples of the least, and by time where it is known."""
     document = comparison.profiles
+    kinds = [
+        ("data", "evaluations", "evaluations per example"),
+        ("performance", "ratio", "evaluations, as a multiple of the least of any method"),
+        ("data_by_seconds", "seconds", "seconds per example"),
+    ]
     shown = [
         Profile(np.asarray(document[key][axis]), {k: np.asarray(v) for k, v in document[key]["solved"].items()}, label)
-        for key, axis, label in (
-            ("data", "evaluations", "evaluations per example"),
-            ("performance", "ratio", "evaluations, as a multiple of the least of any method"),
-        )
+        for key, axis, label in kinds
+        if key in document
     ]
     by = shown[0].solved
     final = ", ".join(f"{name} {share(float(solved[-1]))}" for name, solved in by.items())
     caption = (
-        f"Above, the share of examples solved by so many evaluations; below, by so many times the evaluations of "
-        f"the method that was the cheapest for the example. Higher and further left is better. At the end: {final}. "
-        f"Solved is {_solved_by(comparison)}."
+        f"The share of examples solved by so many evaluations; then, by so many times the evaluations of the method "
+        f"that was the cheapest for it{'; last, by time' if 'data_by_seconds' in document else ''}. Higher and further "
+        f"left is better. At the end: {final}. Solved is {_solved_by(comparison)}. An example costs what was spent "
+        f"on it {document['cost']}."
     )
     return Picture("profile", "Solved against cost", caption, lambda: profiles_figure(shown))
+
+
+def curves(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
+    """How the losses fell with the evaluations spent, of the methods with histories."""
+    shown = {name: Curve(**curve) for name, curve in comparison.curves.items()}
+    if not shown:
+        return (
+            f"the solutions hold no histories, which are kept of runs of up to {HISTORY_EXAMPLES} examples; solve "
+            "again, or fewer of them"
+        )
+    looks = {name: look(i) for i, name in enumerate(comparison.contenders)}
+    last = ", ".join(f"{name} {number(float(c.median[-1]))} by {c.evaluations[-1]}" for name, c in shown.items())
+    without = ", ".join(name for name in comparison.contenders if name not in shown)
+    caption = (
+        "The least loss known by so many evaluations of an example, as a part of its loss at the start: the median, "
+        f"and a band from 10 % to 90 % of the examples. Lower and further left is better. Medians at the end: {last}."
+    )
+    if without:
+        caption += f" Of {without} there is no history."
+    return Picture("curves", "Loss against evaluations", caption, lambda: curves_figure(shown, looks))
+
+
+def training(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
+    """How the trainings of the joint methods went."""
+    found = {name: [courses(run) for run in c.runs] for name, c in comparison.contenders.items()}
+    stages = []
+    for stage, label in (("proposals", "error on pairs"), ("training", "loss / loss at x0")):
+        of_stage = {name: [run[stage] for run in runs if stage in run] for name, runs in found.items()}
+        told = {name: [(c.evaluations, c.measured) for c in runs] for name, runs in of_stage.items() if runs}
+        if told:
+            stages.append(Stage(f"{stage}:\n{label}", told))
+    if not stages:
+        return "no method among them was trained, or their files were written before trainings were kept"
+    looks = {name: look(i) for i, name in enumerate(comparison.contenders)}
+    caption = (
+        "How the networks learned, against the evaluations spent on each example. Stage proposals: the error of the "
+        "answers to simulated pairs before they were trained on; stage training: what the examples had left of their "
+        f"loss at x0 when the network's answers were met{'; a line a seed' if len(comparison.seeds) > 1 else ''}."
+    )
+    return Picture("training", "Training", caption, lambda: training_figure(stages, looks))
 
 
 def status(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
@@ -134,11 +185,11 @@ def estimates(comparison: Comparison, _: Sequence[int] = ()) -> Picture | str:
     if truth is None:
         few = max(len(e.x) for e in found.values()) <= FEW
         how = (
-            f"by example.{with_bars}"
+            f"one point for each example.{with_bars}"
             if few
-            else "over the examples, as histograms; the outermost bars hold what is beyond."
+            else "as histograms whose outermost bars hold what is beyond."
         )
-        caption = f"What was found of {', '.join(names)}, {how}"
+        caption = f"What the methods found of {', '.join(names)}, {how}"
         return Picture("estimates", "Estimates", caption, lambda: spread(found, names))
     true = {name: np.tile(truth, (len(e.x) // len(truth), 1)) for name, e in found.items()}
     errors = {name: _relative(e.x - true[name], true[name]) for name, e in found.items()}
@@ -189,6 +240,8 @@ MAKERS: dict[str, Maker] = {
     "waterfall": waterfall,
     "scatter": scatter,
     "profile": profile,
+    "curves": curves,
+    "training": training,
     "status": status,
     "estimates": estimates,
     "gallery": gallery,
@@ -228,5 +281,5 @@ def _over_seeds(comparison: Comparison) -> str:
 def _solved_by(comparison: Comparison) -> str:
     told: Any = comparison.profiles.get("solved_by")
     if told == "x_true":
-        return "a loss of at most 1.05 times that at x_true and a thousandth of that at x_initial"
+        return "a loss of at most 1.05 times that at x_true plus a thousandth of that at x_initial"
     return "a loss within a thousandth of the way from x_initial to the best of all methods"

@@ -195,7 +195,7 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
 def _decimal(value: float) -> str:
     """A tick as it is written by hand."""
     value = 0.0 if abs(value) < 1e-300 else value
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
         return np.format_float_positional(value, precision=10, trim="-", fractional=False).replace("-", "−")
     mantissa, _, exponent = f"{value:.6e}".partition("e")
     return f"{float(mantissa):.6g}·{power(int(exponent))}".replace("-", "−")

@@ -10,28 +10,42 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Generic, NoReturn
 
-from benchmarks.quality.runs import Case, Result, Store, package_code, package_commit, write_result
+from benchmarks.kept import C, R, Result, Store, package_code, package_commit, write_result
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 _LOOKS = 0.05  # seconds between two looks at who has ended
 
 
-class Runner:
-    """Runs what is not in the store yet; what is interrupted leaves nothing, what fails leaves why."""
+def end_by_signal() -> None:
+    """Leave at a SIGTERM by way of every `finally`, so that processes are ended; a second one changes nothing."""
 
-    def __init__(self, store: Store, jobs: int, time_limit: float, *, retry: bool) -> None:
-        self.store, self.jobs, self.time_limit, self.retry = store, jobs, time_limit, retry
+    def end(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(143)
 
-    def run(self, cases: Iterable[Case], stage: str) -> None:
+    signal.signal(signal.SIGTERM, end)
+
+
+class Runner(Generic[C, R]):
+    """Runs what is not in the store yet; what is interrupted leaves nothing, what fails leaves why.
+
+    Each case is a process: `python -m CHILD CASE FILE`, with the case in JSON, that writes the file.
+    """
+
+    def __init__(self, child: str, store: Store[C, R], jobs: int, time_limit: float, *, retry: bool) -> None:
+        self.child, self.store, self.jobs, self.time_limit, self.retry = child, store, jobs, time_limit, retry
+
+    def run(self, cases: Iterable[C], stage: str) -> None:
         """Run a stage's cases to the end of the last."""
         waiting = deque(case for case in dict.fromkeys(cases) if self._is_missing(case))
-        running: list[_Process] = []
+        running: list[_Process[C, R]] = []
         total, ended = len(waiting), 0
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs:
-                    running.append(_Process(waiting.popleft(), self.store, self.time_limit))
+                    running.append(_Process(self.child, waiting.popleft(), self.store, self.time_limit))
                 time.sleep(_LOOKS)
                 for process in [p for p in running if p.has_ended()]:
                     running.remove(process)
@@ -42,31 +56,26 @@ class Runner:
             for process in running:
                 process.stop()
 
-    def _is_missing(self, case: Case) -> bool:
+    def _is_missing(self, case: C) -> bool:
         result = self.store.get(case)
         return result is None or (self.retry and result.outcome == "failed")
 
-    def _tell(self, where: str, case: Case) -> None:
+    def _tell(self, where: str, case: C) -> None:
         self.store.forget(case)
         result = self.store.get(case)
-        if result is None:
-            said = "interrupted"
-        elif result.outcome == "done":
-            said = f"{result.solved:.3f} solved, {result.evaluations:.0f} evaluations, {result.seconds:.1f} s"
-        else:
-            said = f"{result.outcome}: {result.line}"
+        said = "interrupted" if result is None else result.told()
         print(f"{where} {case.key}: {said}", file=sys.stderr, flush=True)
 
 
-class _Process:
+class _Process(Generic[C, R]):
     """A case that is being run."""
 
-    def __init__(self, case: Case, store: Store, time_limit: float) -> None:
+    def __init__(self, child: str, case: C, store: Store[C, R], time_limit: float) -> None:
         self.case, self.path = case, store.path(case)
         self.log = self.path.with_suffix(".log")
         self.until, self.time_limit = time.monotonic() + time_limit, time_limit
         self.late = False
-        command = [sys.executable, "-m", "benchmarks.quality.child", case.to_json(), str(self.path)]
+        command = [sys.executable, "-m", child, case.to_json(), str(self.path)]
         self.path.unlink(missing_ok=True)  # a failure that is tried again
         with self.log.open("wb") as log:
             self.child = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=log)
