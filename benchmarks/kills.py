@@ -15,6 +15,7 @@ import random
 import signal
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ def in_a_child(method: str, data: Path, out: Path, after: float) -> bool:
     if not child:
         try:
             solve(method, data, out)
-        finally:
-            os._exit(0 if out.exists() else 1)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(not out.exists())
     deadline = time.monotonic() + after
     while time.monotonic() < deadline and (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
         time.sleep(0.001)
@@ -115,7 +117,10 @@ def main() -> None:
     checkpoints._SHARE = 0
     with tempfile.TemporaryDirectory() as folder:
         draw = random.Random(arguments.seed)
-        rows = [measure(m, arguments.kills, draw, Path(folder)) for m in arguments.methods.split(",")]
+        rows = []
+        for method in arguments.methods.split(","):
+            rows.append(measure(method, arguments.kills, draw, Path(folder)))
+            print(rows[-1], flush=True)
     print(as_markdown(list(rows[0]), [list(row.values()) for row in rows]))
 
 

@@ -312,7 +312,7 @@ def test_sigkill_and_resume_on_the_command_line(tmp_path: Path, monkeypatch: pyt
     """At two moments, each soon after a checkpoint; the log tells all."""
     monkeypatch.setattr(simulations, "_RACE", RACE)
     data, out, log = packets(tmp_path, 8), tmp_path / "o.h5", tmp_path / "log.jsonl"
-    longer = SMALL["jpo"] | {"steps": 400, "passes": 200}
+    longer = SMALL["jpo"] | {"steps": 200, "passes": 100}
     options = [f"-O{key}={value}" for key, value in longer.items()]
     words = ["solve", data, "--method", "jpo", *options, "--threads", 1, "--out", out, "--resume", "--quiet"]
     for kept in (1, 3):
