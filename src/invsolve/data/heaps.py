@@ -63,9 +63,8 @@ def _heaps(path: Path) -> Iterator[int]:
         while block := file.read(_BLOCK):
             held = kept + block
             hits = []
-            for shift in range(4):
-                words = np.frombuffer(held, "<u4", (len(held) - shift) // 4, shift) if len(held) >= shift + 4 else ()
-                found = words == np.uint32(magic)
+            for shift in range(min(4, len(held) - 3)):
+                found = np.frombuffer(held, "<u4", (len(held) - shift) // 4, shift) == np.uint32(magic)
                 if found.any():
                     hits += [start + shift + 4 * int(i) for i in np.flatnonzero(found)]
             yield from sorted(hits)
