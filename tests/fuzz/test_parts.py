@@ -37,7 +37,7 @@ def heap(*objects: tuple[int, int], size: int = 4096, free: int | None = None) -
         (heap((1, 20), (2, 3)), True),
         (b"xyz" + heap((1, 20)) + b"tail", True),
         (heap((1, 20), free=0), False),
-        (b"x" * (2**22 - 2) + heap((1, 20), free=0), False),  # across two blocks that are read
+        (b"x" * (2**20 - 2) + heap((1, 20), free=0), False),  # across two blocks that are read
         (heap((1, 20), free=2**63), False),
         (heap()[:30], True),  # too short for HDF5, too
         (heap((1, 20))[:4] + b"\x02" + heap((1, 20), free=0)[5:], True),  # of a version that HDF5 refuses

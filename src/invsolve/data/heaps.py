@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-MOST_SEARCHED = 2**31  # bytes of a file: 4 s; to read through a larger one may take longer than what is asked of it
-_BLOCK = 2**22
+MOST_SEARCHED = 2**33  # bytes of a file, some seconds; to read a larger one may take longer than what is asked of it
+_BLOCK = 2**20
 _MAGIC = b"GCOL"
 _VERSION = 1
 _HEADER = struct.Struct("<4sB3xQ")  # magic, version, size of the whole heap
@@ -63,9 +63,10 @@ def _heaps(path: Path) -> Iterator[int]:
         while block := file.read(_BLOCK):
             held = kept + block
             hits = []
-            for shift in range(4):
-                words = np.frombuffer(held, "<u4", (len(held) - shift) // 4, shift) if len(held) >= shift + 4 else ()
-                hits += [start + shift + 4 * int(i) for i in np.flatnonzero(words == np.uint32(magic))]
+            for shift in range(min(4, len(held) - 3)):
+                found = np.frombuffer(held, "<u4", (len(held) - shift) // 4, shift) == np.uint32(magic)
+                if found.any():
+                    hits += [start + shift + 4 * int(i) for i in np.flatnonzero(found)]
             yield from sorted(hits)
             kept = held[-3:]
             start += len(held) - len(kept)
