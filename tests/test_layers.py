@@ -31,7 +31,7 @@ FLOORS = [
     {"analysis", "least_squares"},
     {"jacobian", "sampling"},
     {"problem"},
-    {"coordinates", "penalty", "shapes", "histories", "rows_apart", "memory"},
+    {"coordinates", "penalty", "shapes", "histories", "rows_apart", "memory", "watchdog"},
     {"models", "data"},
     {"options", "config", "settings", "ranges", "tracing", "control"},
     {"events"},
