@@ -31,7 +31,7 @@ FLOORS = [
     {"analysis", "least_squares"},
     {"jacobian", "sampling"},
     {"problem"},
-    {"coordinates", "penalty", "shapes", "histories", "rows_apart", "checkpoints", "memory"},
+    {"coordinates", "penalty", "shapes", "histories", "rows_apart", "checkpoints", "memory", "watchdog"},
     {"models", "data"},
     {"options", "config", "settings", "ranges", "tracing", "control"},
     {"events"},

@@ -82,7 +82,9 @@ class CompiledKernels(Kernels):
 
             self._evaluate, self._made_for = self._compiled(compute, inputs, problem), made_for
         with torch.no_grad():
-            loss, *derivatives, evaluations, gradients = self._evaluate(*inputs)
+            evaluated = self._evaluate
+            found = problem.conduct.watch.call(lambda: evaluated(*inputs), problem, batch.rows)
+        loss, *derivatives, evaluations, gradients = found
         return Evaluation(loss, tuple(derivatives), evaluations, gradients)
 
     def advance(self, stepper: RowStepper[S], slots: Slots[S], found: Evaluation) -> Slots[S]:

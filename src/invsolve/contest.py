@@ -13,7 +13,7 @@ from invsolve.analysis.study import Axis, Study
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import Status
-from invsolve.errors import OptionError
+from invsolve.errors import ModelError, OptionError
 from invsolve.run import Run
 from invsolve.settings import LEAST_EVALUATIONS, MANY, Settings
 
@@ -123,6 +123,8 @@ class Contest:
             seed = f" seed {run.settings.seed}" if len(runs) > 1 else ""
             control.begin_run(f"{self._begun}/{self._count} {name}{where}{seed}")
             solutions.append(run.solve(None, False, False, control))
+            if run.hung:
+                raise ModelError(run.hung)
         return Contender(tuple(solutions), runs[0].is_joint, runs[0].uses_seed)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,8 @@ class Control:
         self._total: int | None = None
         self._run = ""
         self.interrupted = False
+        self.aside: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Within it results may be told while all else stands still: without a display, on standard output."""
 
     def start(self, time_limit: float | None) -> None:
         """Start the clock of a run that may take `time_limit` seconds."""

@@ -43,6 +43,7 @@ def solve(
     refine: str | None = None,
     max_evaluations: int | None = None,
     time_limit: float | None = None,
+    evaluation_timeout: float | None = None,
     batch_size: int | str | None = None,
     compile: str = "auto",
     prior: bool = False,
@@ -71,6 +72,8 @@ def solve(
         refine: a row method that polishes every solution ("bfgs", "lm", "none"); by default the method's own choice.
         max_evaluations: per example, everything included.
         time_limit: in seconds; then the best so far is returned.
+        evaluation_timeout: in seconds; an evaluation of F that takes longer ends the run with what was finished. Where
+            it hangs outside of Python, so that nothing can end it, `out` is written and the process ends with code 3.
         batch_size: examples in one batched call, at most; None or "auto": as many as a short race finds fastest, within
             memory. It does not change the solutions beyond rounding.
         compile: "on" compiles the rounds of a row method by torch.compile, which takes some 10 s or more; "off"; or
@@ -94,8 +97,9 @@ def solve(
     """
     settings = Settings(
         method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
-        max_evaluations=max_evaluations, time_limit=time_limit, batch_size=read_batch_size(batch_size),
-        compile=compile, prior=prior, covariance=covariance, threads=threads, checkpoint_every=checkpoint_every,
+        max_evaluations=max_evaluations, time_limit=time_limit, evaluation_timeout=evaluation_timeout,
+        batch_size=read_batch_size(batch_size), compile=compile, prior=prior, covariance=covariance, threads=threads,
+        checkpoint_every=checkpoint_every,
         save_network=None if save_network is None else Path(save_network),
         init_from=None if init_from is None else Path(init_from),
     )  # fmt: skip
@@ -116,6 +120,7 @@ def predict(
     refine: str | None = None,
     max_evaluations: int | None = None,
     time_limit: float | None = None,
+    evaluation_timeout: float | None = None,
     batch_size: int | str | None = None,
     prior: bool = False,
     covariance: bool = False,
@@ -132,15 +137,16 @@ def predict(
         model: as for `solve`; by default the one that the data name, else the network's where that is registered.
         refine: a row method that polishes the network's answers ("bfgs" by default), or "none".
         options: how they are refined: `agree` and `restarts`.
-        dataset, device, dtype, seed, model_options, max_evaluations, time_limit, batch_size, prior, covariance,
-            threads, out, overwrite, resume, control: as for `solve`.
+        dataset, device, dtype, seed, model_options, max_evaluations, time_limit, evaluation_timeout, batch_size, prior,
+            covariance, threads, out, overwrite, resume, control: as for `solve`.
 
     Raises:
         InvsolveError: as for `solve`; the file holds no network, or one for another problem.
     """
     settings = Settings(
         method="predict", method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
-        max_evaluations=max_evaluations, time_limit=time_limit, batch_size=read_batch_size(batch_size), prior=prior,
+        max_evaluations=max_evaluations, time_limit=time_limit, evaluation_timeout=evaluation_timeout,
+        batch_size=read_batch_size(batch_size), prior=prior,
         covariance=covariance, threads=threads, predict_from=Path(network),
     )  # fmt: skip
     run = Run(dataset, model, dict(model_options or {}), settings)

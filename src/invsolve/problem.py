@@ -22,6 +22,7 @@ from invsolve.models.parameters import Uniform
 from invsolve.penalty import Penalty
 from invsolve.rows_apart import rows_apart
 from invsolve.shapes import check_output
+from invsolve.watchdog import Watch
 
 
 @dataclass
@@ -37,8 +38,8 @@ class Conduct:
     """How the model's Jacobian was had, see `jacobian.linearized`; empty before the first."""
     first_error: tuple[int, str] | None = None
     """The first exception that was held against a row: its example and what it said."""
-    fitting: Fitting = field(default_factory=Fitting)
-    """How many rows fit into memory together."""
+    fitting: Fitting = field(default_factory=Fitting)  # how many rows fit into memory together
+    watch: Watch = field(default_factory=Watch)  # which evaluation is under way
 
 
 _GUESSED_TOGETHER = 1024  # rows
@@ -196,13 +197,12 @@ class Problem:
     def _guesses(self, rows: Tensor) -> list[Tensor]:
         def of_part(part: slice | None) -> Tensor:
             some = rows if part is None else rows[part]
-            return torch.as_tensor(self._guess_of(some)).detach().double().cpu()
+            targets = self.targets[some].reshape(len(some), *self.y_shape)
+            known = _apply(self.identifiers, lambda t: t[some])
+            guess = self.conduct.watch.call(lambda: self.model.initial_guess(targets, known), self, some)
+            return torch.as_tensor(guess).detach().double().cpu()
 
         return self.conduct.fitting.in_parts(of_part, len(rows), "loss", self.model.name)
-
-    def _guess_of(self, rows: Tensor) -> Tensor:
-        targets = self.targets[rows].reshape(len(rows), *self.y_shape)
-        return self.model.initial_guess(targets, _apply(self.identifiers, lambda t: t[rows]))
 
     def slice(self, start: int, stop: int) -> Problem:
         """Rows start ≤ i < stop of this problem, sharing its memory and its counts."""
@@ -371,7 +371,7 @@ class Problem:
         failed: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         try:
-            result = compute(batch, *args)
+            result = self.conduct.watch.call(lambda: compute(batch, *args), self, batch.rows)
         except InvsolveError:
             raise
         except (Exception, SystemExit) as error:  # whatever the user's model raises
@@ -444,7 +444,8 @@ class Problem:
         before = [t._version for t in given]
         # A dict of its own: what the model does to it is not to be seen by the next call.
         known = dict(known) if isinstance(known, dict) else known
-        y: Tensor = self.model(x.reshape(len(x), *self.x_shape), known)
+        given_x = x.reshape(len(x), *self.x_shape)
+        y: Tensor = self.conduct.watch.call(lambda: self.model(given_x, known), self, batch.rows)
         if any(t._version != v for t, v in zip(given, before, strict=True)):
             raise ModelError(
                 f"model '{self.model.name}' changes its identifiers in place; make new tensors instead (g = 2 * g, not "

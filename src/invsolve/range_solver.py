@@ -28,6 +28,7 @@ from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem
 from invsolve.settings import Settings
 from invsolve.tuning import Tuning
+from invsolve.watchdog import TimedOut
 
 
 @dataclass
@@ -81,6 +82,7 @@ class RangeSolver:
         self.tuning = Tuning(settings, method.row_method, len(dataset) * method.rows_each, workers)
         self._begun: Begun | None = None
         self._fitted: Fitted | None = None
+        self._guess_hangs = False  # the model's, so that there is none to be told
 
     @property
     def keeps_history(self) -> bool:
@@ -244,7 +246,14 @@ class RangeSolver:
 
     def not_run(self, start: int, stop: int) -> Columns:
         """Columns of examples that the run did not come to."""
-        problem = self.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
+        rows = self.dataset.rows(start, stop, self.x_shape)
+        try:
+            if self._guess_hangs:
+                rows = replace(rows, x0=np.full(self.x_shape, np.nan))
+            problem = self.problem(rows, torch.float64)
+        except TimedOut:
+            self._guess_hangs = True
+            return self.not_run(start, stop)
         zeros = np.zeros(stop - start, dtype=np.int64)
         return {
             "x": self._shaped(problem.x0),

@@ -32,7 +32,6 @@ class Reached:
 
     kept: list[Range] = field(default_factory=list)  # in the run's folder
     held: dict[Range, Columns] = field(default_factory=dict)  # in memory: the unfinished, or all if there is no folder
-    not_run: list[Range] = field(default_factory=list)
     any_finite: bool = False
     ended_early: bool = False
     fault_told: bool = False  # that F raised for an example

@@ -7,8 +7,9 @@ import functools
 import math
 import os
 import platform
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from invsolve.settings import (
     threads_set,
 )
 from invsolve.shapes import solution_shape
+from invsolve.watchdog import TimedOut, Watchdog
 from invsolve.workers import can_fork, solve_shared
 
 WORTH_FORKING = 1.0  # seconds of work ahead, by one process, from which several pay
@@ -65,6 +67,11 @@ class Run:
         self.settings = settings
         self.notes: list[str] = []  # of networks, what the user should know
         self.network_written = False
+        self.reached = Reached()
+        self.solution: Solution | None = None
+        self.hung = ""  # which evaluation of F took too long
+        self.when_left: Callable[[Solution | None], None] = self._say_notes
+        """What is told, in another thread, before the process ends in an evaluation that nothing else can end."""
         self._unsaved = self._replace_network = False
         method, self.saved = reuse.make_method(settings)
         refiner = _load_refiner(settings, method)
@@ -86,6 +93,7 @@ class Run:
         self.solver = RangeSolver(self.dataset, self.model, self.x_shape, method, refiner, device, dtype, settings,
             workers=self.threads if device.type == "cpu" else 1,
         )  # fmt: skip
+        self.conduct.watch.limit = settings.evaluation_timeout
         self._check_extras()
         if settings.compile == "on" and method.row_method is None:
             raise OptionError(
@@ -121,37 +129,46 @@ class Run:
             taken = {"the input": self.dataset.source, "the output of the solutions": out}
             reuse.check_target(self.settings.save_network, taken, overwrite or resume)
         self._replace_network = overwrite or resume
+        self.reached, replace = Reached(), overwrite or resume
         with threads_set(self.threads), self._folder(out, resume=resume, overwrite=overwrite) as folder:
             self._tell_begin(out, control)
             self.solver.listen(control)
-            try:
-                reached = self._solve_all(folder, control)
-            except (MemoryError, RuntimeError) as error:
-                if not ran_out(error):
-                    raise
-                raise OptionError(f"there is not enough memory: {first_line(error)}; {MORE_MEMORY}") from error
-            attributes = self.attributes() | {"seconds": time.monotonic() - began}
-            blocks = self._blocks(reached, folder)
-            if folder is not None:
-                folder.assemble(
-                    blocks, len(self.dataset), attributes, self._parameters(), overwrite=overwrite or resume
-                )
-                solution = read_solution(folder.out)
-                folder.ended_early = reached.ended_early
-                if not reached.ended_early:
-                    folder.remove()
-            else:
-                columns = [c for _, c in blocks]
-                joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
-                solution = Solution(**joined, attributes=attributes, parameters=self._parameters())
+
+            def leave(words: str) -> None:
+                self._hang(words, control)
+                self.when_left(None if folder is None else self._put_together(folder, began, replace))
+
+            with Watchdog(self.conduct.watch, leave):
+                self._solve_all(folder, control)
+                self.solution = solution = self._put_together(folder, began, replace)
+            if folder is not None and not self.reached.ended_early:
+                folder.remove()
         self._note_memory()
         if self._unsaved:  # the disk was full after the training; the solutions, at least, are kept
             self._save_network()
         for note in (*self.notes, *self.solver.tuning.notes):
             control.tell("note", text=note)
         took = round(time.monotonic() - began, 3)
-        control.tell("end", took=took, ended_early=reached.ended_early, **counts(solution.columns()))
+        control.tell("end", took=took, ended_early=self.reached.ended_early, **counts(solution.columns()))
         return solution
+
+    def _put_together(self, folder: RunFolder | None, began: float, replace: bool) -> Solution:
+        """All that was reached, in `folder` as the solution file; what was not is told to be so."""
+        blocks = self._blocks(folder)
+        attributes = self.attributes() | {"seconds": time.monotonic() - began}
+        if folder is not None:
+            folder.assemble(blocks, len(self.dataset), attributes, self._parameters(), overwrite=replace)
+            folder.ended_early = self.reached.ended_early
+            return read_solution(folder.out)
+        columns = [c for _, c in blocks]
+        joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
+        return Solution(**joined, attributes=attributes, parameters=self._parameters())
+
+    def _hang(self, words: str, control: Control) -> None:
+        """Take in that an evaluation of F took too long."""
+        self.hung, self.reached.ended_early = words, True
+        self.notes.append(words)
+        control.tell("timeout", text=words)
 
     def _note_memory(self) -> None:
         """Tell of the rows that did not fit into memory together, once."""
@@ -179,14 +196,13 @@ class Run:
             invsolve=__version__,
         )
 
-    def _solve_all(self, folder: RunFolder | None, control: Control) -> Reached:
+    def _solve_all(self, folder: RunFolder | None, control: Control) -> None:
         """Solve what an earlier run has not finished.
 
         Raises:
             ModelError: no example can be evaluated.
         """
-        method, reached = self.solver.method, Reached()
-        fitted = not isinstance(method, JointMethod) or self._fit(method, folder, control)
+        method, reached = self.solver.method, self.reached
         for start, stop, columns in folder.finished() if folder is not None else ():
             reached.add(Answer((start, stop), True, any_finite(columns)))
             control.tell("kept", start=start, stop=stop)
@@ -194,20 +210,22 @@ class Run:
         workers = self._workers(ranges)
         # Rows that processes may share gain little from a second thread, and lose much by it on a busy machine.
         with threads_set(1 if workers > 1 else self.threads):
-            if fitted:
-                self._solve_ranges(workers, ranges, folder, reached, control)
-        while (given := ranges.take()) is not None:
-            reached.not_run.append(given)
-            reached.ended_early = True
+            try:
+                if not isinstance(method, JointMethod) or self._fit(method, folder, control):
+                    self._solve_ranges(workers, ranges, folder, control)
+            except TimedOut as error:
+                self._hang(str(error), control)
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out(error):
+                    raise
+                raise OptionError(f"there is not enough memory: {first_line(error)}; {MORE_MEMORY}") from error
+        reached.ended_early |= len(self.dataset) > sum(stop - start for start, stop in (*reached.kept, *reached.held))
         if not reached.any_finite and not reached.ended_early:
             raise ModelError(self._nothing_finite())
-        return reached
 
-    def _solve_ranges(
-        self, workers: int, ranges: Ranges, folder: RunFolder | None, reached: Reached, control: Control
-    ) -> None:
+    def _solve_ranges(self, workers: int, ranges: Ranges, folder: RunFolder | None, control: Control) -> None:
         """Solve range by range, by so many processes as soon as they are seen to pay."""
-        n, is_joint = len(self.dataset), isinstance(self.solver.method, JointMethod)
+        n, is_joint, reached = len(self.dataset), isinstance(self.solver.method, JointMethod), self.reached
 
         def work(start: int, stop: int, control: Control) -> Answer:
             return self._solve_range(start, stop, control, folder)
@@ -229,7 +247,6 @@ class Run:
             began, rows = time.monotonic(), given[1] - given[0]
             begun = self.solver.begin(*given, control)
             if begun is None:
-                ranges.give_back(given)
                 break
             rounds = _ROUNDS * self.solver.method.rows_each
             if workers > 1 and rounds * begun.seconds / rows * (ranges.left + rows) > WORTH_FORKING:
@@ -242,7 +259,10 @@ class Run:
                 if workers == 1 or seconds / rows * ranges.left <= WORTH_FORKING:
                     continue
             if not control.stopped:
-                solve_shared(workers, ranges, work, keep, control, n)
+                hung = solve_shared(workers, ranges, work, keep, control, n, self.conduct.watch, self.model.name)
+                if hung is not None:
+                    self._hang(hung, control)
+                    break
 
     def _workers(self, ranges: Ranges) -> int:
         """How many processes may share the ranges."""
@@ -331,10 +351,18 @@ class Run:
                 f"{path} is not written: the training had ended before this run, and its network was not kept"
             )
 
-    def _blocks(self, reached: Reached, folder: RunFolder | None) -> Iterator[tuple[int, Columns]]:
+    def _say_notes(self, solution: Solution | None) -> None:
+        for note in self.notes:
+            print(f"invsolve: {note}", file=sys.stderr)
+
+    def _blocks(self, folder: RunFolder | None) -> Iterator[tuple[int, Columns]]:
         """All ranges in order: first example, and columns."""
-        not_run = set(reached.not_run)
-        for start, stop in sorted([*reached.kept, *reached.held, *reached.not_run]):
+        reached, n = self.reached, len(self.dataset)
+        there = sorted([*reached.kept, *reached.held])
+        left, not_run = Ranges(n, there, self.dataset.row_bytes), set[Range]()
+        while (given := left.take()) is not None:
+            not_run.add(given)
+        for start, stop in sorted([*there, *not_run]):
             if (start, stop) in not_run:
                 columns: Columns | None = self.solver.not_run(start, stop)
             else:
@@ -348,20 +376,31 @@ class Run:
     def loss_true(self, control: Control | None = None) -> np.ndarray | None:
         """Losses (n,) at x_true where the data hold it, for scoring; what they cost is no part of the run.
 
-        None also where `control` leaves no time for all.
+        None also where `control` leaves no time for all, or F hangs.
         """
-        if self.dataset.x_true is None:
+        if self.dataset.x_true is None or self.hung:
             return None
+        try:
+            with threads_set(self.threads), Watchdog(self.conduct.watch, self._leave_truth):
+                return self._losses_at(self.dataset.x_true, control)
+        except TimedOut as error:
+            self.notes.append(str(error))
+            return None
+
+    def _leave_truth(self, words: str) -> None:
+        self.notes.append(words)
+        self.when_left(self.solution)
+
+    def _losses_at(self, x_true: Any, control: Control | None) -> np.ndarray | None:
         losses = []
-        with threads_set(self.threads):
-            for start, stop in self._by_memory():
-                problem = self.solver.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
-                x = torch.from_numpy(np.asarray(self.dataset.x_true[start:stop], dtype=np.float64))
-                x = x.to(problem.device).reshape(problem.x0.shape)
-                score = evaluate(problem, x, self.solver.batch_size, differentiate=False, control=control)
-                if bool(torch.isnan(score.loss).any()):
-                    return None
-                losses.append(score.loss.cpu().numpy())
+        for start, stop in self._by_memory():
+            problem = self.solver.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
+            x = torch.from_numpy(np.asarray(x_true[start:stop], dtype=np.float64))
+            x = x.to(problem.device).reshape(problem.x0.shape)
+            score = evaluate(problem, x, self.solver.batch_size, differentiate=False, control=control)
+            if bool(torch.isnan(score.loss).any()):
+                return None
+            losses.append(score.loss.cpu().numpy())
         return np.concatenate(losses)
 
     def unobserved(self, solution: Solution) -> int:

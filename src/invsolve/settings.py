@@ -23,7 +23,8 @@ class Settings:
     """How to solve: everything of a run but the data and the model.
 
     `method_options` are those of the method, by name. `max_evaluations` is per example and covers everything; None
-    leaves the end to the method. `time_limit` is in seconds. `refine` is "none" or a row method, None the method's own
+    leaves the end to the method. `time_limit` is in seconds, as is `evaluation_timeout`: one evaluation of F that takes
+    longer ends the run. `refine` is "none" or a row method, None the method's own
     choice. `prior` adds the penalty of the parameters' priors to what is minimized;
     `covariance` asks for standard errors. `batch_size` rows are evaluated together, None as many as is fastest.
     `compile` is "on", "off", or "auto": where it is seen to pay. `threads` are the cores to use, None as many as torch
@@ -42,6 +43,7 @@ class Settings:
     seed: int = 0
     max_evaluations: int | None = None
     time_limit: float | None = None
+    evaluation_timeout: float | None = None
     batch_size: int | None = None
     compile: str = "auto"
     prior: bool = False
@@ -130,6 +132,8 @@ def check_limits(settings: Settings) -> None:
         raise OptionError(f"time_limit must be > 0 seconds, found {settings.time_limit}")
     if settings.checkpoint_every is not None and not settings.checkpoint_every > 0:
         raise OptionError(f"checkpoint_every must be > 0 seconds, or never (None), found {settings.checkpoint_every}")
+    if settings.evaluation_timeout is not None and not settings.evaluation_timeout > 0:
+        raise OptionError(f"evaluation_timeout must be > 0 seconds, found {settings.evaluation_timeout}")
 
 
 def read_batch_size(value: int | str | None) -> int | None:

@@ -120,6 +120,16 @@ def watched(quiet: bool, log: Path | None = None, verbose: bool = False) -> Iter
             console.say("stopping: what is reached will be written (Ctrl-C again to end at once)")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    stdout = sys.stdout
+
+    @contextlib.contextmanager
+    def aside() -> Iterator[None]:
+        if display is not None:
+            display.__exit__(None, None, None)
+        with contextlib.redirect_stdout(stdout):
+            yield
+
+    control.aside = aside
     try:
         with contextlib.redirect_stdout(sys.stderr), display or contextlib.nullcontext():
             yield control, signals

@@ -32,6 +32,7 @@ from invsolve.control import Control, Progress
 from invsolve.errors import InvsolveError, WorkerError
 from invsolve.events import Event
 from invsolve.ranges import Range, Ranges
+from invsolve.watchdog import Watch, shared_memory
 
 _MOST_LOSSES = 1000  # that a worker tells of at a time, for the quantiles on display
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -59,8 +60,15 @@ def can_fork() -> bool:
 
 
 def solve_shared(
-    workers: int, ranges: Ranges, work: Work[Answer], keep: Callable[[Answer], None], control: Control, total: int
-) -> None:
+    workers: int,
+    ranges: Ranges,
+    work: Work[Answer],
+    keep: Callable[[Answer], None],
+    control: Control,
+    total: int,
+    watch: Watch | None = None,
+    model: str = "",
+) -> str | None:
     """Solve all ranges, or as many as `control` allows, in so many processes of one thread each.
 
     `keep` is called here with every answer, in the order in which they come. When `control` stops the run, work in
@@ -68,12 +76,19 @@ def solve_shared(
 
     Args:
         total: examples of the run, for the display.
+        watch: how long an evaluation of F may take: a worker in which one takes longer is killed, and the others end as
+            if the run were stopped.
+        model: its name.
+
+    Returns:
+        Which evaluation took too long, in words; its range is not solved. None where none did.
 
     Raises:
         WorkerError: a worker died. Whatever `work` raises is raised here too.
     """
     ranges.share(workers)
-    team = _Team(workers, work, control, total - ranges.left, total)
+    team = _Team(workers, work, control, total - ranges.left, total, watch or Watch())
+    hung: str | None = None
     try:
         for worker in team.workers:
             worker.assign(ranges.take())
@@ -93,9 +108,18 @@ def solve_shared(
                 keep(answer)
                 ranges.took(stop - start, worker.seconds)
                 team.done += stop - start
-                worker.assign(None if control.stopped else ranges.take())
+                worker.assign(None if control.stopped or hung else ranges.take())
+            for worker in team.workers:
+                words = worker.overdue(model)
+                if words is not None and worker.assigned is not None:
+                    hung = hung or words
+                    worker.process.kill()
+                    ranges.give_back(worker.assigned)
+                    worker.assigned = None
+                    team.stop()
     finally:
         team.end()
+    return hung
 
 
 @dataclass
@@ -145,10 +169,17 @@ def _told(p: Progress) -> _Told:
 class _Worker(Generic[Answer]):
     """The parent's side of one process."""
 
-    def __init__(self, work: Work[Answer], control: Control, stop: mmap.mmap) -> None:
+    def __init__(self, work: Work[Answer], control: Control, stop: mmap.mmap, watch: Watch) -> None:
         context = multiprocessing.get_context("fork")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work, control, stop, os.getpid()))
+        self._watch, self._seen = watch, shared_memory()
+
+        def serve() -> None:
+            watch.share(self._seen)
+            _serve(theirs, work, control, stop, parent)
+
+        parent = os.getpid()
+        self.process = context.Process(target=serve)
         with warnings.catch_warnings():
             # Python 3.12 and later warn of every fork while there are threads, torch's idle ones too; why a child of
             # ours does not depend on them is told above.
@@ -164,6 +195,10 @@ class _Worker(Generic[Answer]):
     def seconds(self) -> float:
         """Since the last range was assigned."""
         return time.monotonic() - self._since
+
+    def overdue(self, model: str) -> str | None:
+        """Which evaluation takes too long in it, in words; None where none does."""
+        return self._watch.overdue(self._seen, model)
 
     def assign(self, given: Range | None) -> None:
         """Let it solve a range; None lets it wait."""
@@ -206,13 +241,13 @@ class _Worker(Generic[Answer]):
 class _Team(Generic[Answer]):
     """All workers of a run."""
 
-    def __init__(self, count: int, work: Work[Answer], control: Control, done: int, total: int) -> None:
+    def __init__(self, count: int, work: Work[Answer], control: Control, done: int, total: int, watch: Watch) -> None:
         self.done, self.total = done, total
         self._stop = mmap.mmap(-1, 1)  # memory shared with the children
         self.workers: list[_Worker[Answer]] = []
         try:
             for _ in range(count):
-                self.workers.append(_Worker(work, control, self._stop))
+                self.workers.append(_Worker(work, control, self._stop, watch))
         except BaseException:
             self.end()
             raise
@@ -253,6 +288,7 @@ class _Team(Generic[Answer]):
             worker.process.join()
             worker.pipe.close()
             worker.process.close()
+            worker._seen.close()
         self._stop.close()
 
 

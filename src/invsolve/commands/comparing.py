@@ -22,6 +22,7 @@ from invsolve.commands.flags import (
     Csv,
     Device,
     DType,
+    EvaluationTimeout,
     Identifiers,
     Log,
     MaxEvaluations,
@@ -87,6 +88,7 @@ def compare(
     config: Config = None,
     max_evaluations: MaxEvaluations = None,
     time_limit: TimeLimit = None,
+    evaluation_timeout: EvaluationTimeout = None,
     batch_size: BatchSize = "auto",
     compile: Compile = "auto",
     threads: Threads = None,
@@ -120,7 +122,17 @@ def compare(
     else:
         names = _listed(methods or "bfgs,gd,jpo") or []
         settings = run_settings(
-            refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior
+            refine,
+            device,
+            dtype,
+            seed,
+            max_evaluations,
+            time_limit,
+            evaluation_timeout,
+            batch_size,
+            compile,
+            threads,
+            prior,
         )
         options = _assigned_by_method(ctx, names, option)
         with watched(quiet, log, verbose) as (control, signals):

@@ -53,6 +53,10 @@ MaxEvaluations = Annotated[
 TimeLimit = Annotated[
     str | None, typer.Option("--time-limit", metavar="TIME", help="such as 90, 45s, 30m or 1h30m; then the best so far")
 ]
+EvaluationTimeout = Annotated[
+    str | None,
+    typer.Option("--evaluation-timeout", metavar="TIME", help="of one evaluation of F; a longer one ends the run"),
+]
 BatchSize = Annotated[
     str, typer.Option("--batch-size", metavar="N", help="examples in one batched call; auto: as many as is fastest")
 ]
@@ -109,6 +113,7 @@ def run_settings(
     seed: int,
     max_evaluations: int | None,
     time_limit: str | None,
+    evaluation_timeout: str | None,
     batch_size: str,
     compile: str,
     threads: int | None,
@@ -124,6 +129,7 @@ def run_settings(
         seed=seed,
         max_evaluations=max_evaluations,
         time_limit=None if time_limit is None else duration_seconds(time_limit),
+        evaluation_timeout=None if evaluation_timeout is None else duration_seconds(evaluation_timeout),
         batch_size=read_batch_size(batch_size),
         compile=compile,
         threads=threads,

@@ -24,6 +24,7 @@ from invsolve.commands.flags import (
     Data,
     Device,
     DType,
+    EvaluationTimeout,
     FailAbove,
     Identifiers,
     Log,
@@ -53,7 +54,10 @@ from invsolve.shell import UNSATISFIED, resume_command, watched
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+
     from invsolve.data.dataset import Dataset
+    from invsolve.data.solution import Solution
     from invsolve.rerun import Rerun
     from invsolve.run import Run
     from invsolve.settings import Settings
@@ -75,6 +79,7 @@ def solve(
     config: Config = None,
     max_evaluations: MaxEvaluations = None,
     time_limit: TimeLimit = None,
+    evaluation_timeout: EvaluationTimeout = None,
     batch_size: BatchSize = "auto",
     compile: Compile = "auto",
     threads: Threads = None,
@@ -127,7 +132,19 @@ def solve(
         raise OptionError("the dataset is missing: invsolve solve DATA.h5")
     _no_table_of_one_method(ctx)
     settings = replace(
-        run_settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, compile, threads, prior),
+        run_settings(
+            refine,
+            device,
+            dtype,
+            seed,
+            max_evaluations,
+            time_limit,
+            evaluation_timeout,
+            batch_size,
+            compile,
+            threads,
+            prior,
+        ),
         method=method,
         method_options=assigned(ctx, "options", option, "-O"),
         covariance=covariance,
@@ -157,6 +174,7 @@ def predict(
     config: Config = None,
     max_evaluations: MaxEvaluations = None,
     time_limit: TimeLimit = None,
+    evaluation_timeout: EvaluationTimeout = None,
     batch_size: BatchSize = "auto",
     threads: Threads = None,
     prior: Prior = False,
@@ -177,7 +195,19 @@ def predict(
     """Solve every example of DATA.h5 by a network that was trained on others, without training."""
     _no_table_of_one_method(ctx)
     settings = replace(
-        run_settings(refine, device, dtype, seed, max_evaluations, time_limit, batch_size, "auto", threads, prior),
+        run_settings(
+            refine,
+            device,
+            dtype,
+            seed,
+            max_evaluations,
+            time_limit,
+            evaluation_timeout,
+            batch_size,
+            "auto",
+            threads,
+            prior,
+        ),
         method="predict",
         method_options=assigned(ctx, "options", option, "-O"),
         covariance=covariance,
@@ -250,13 +280,38 @@ def _run_and_tell(
     resume: bool,
     telling: Telling,
 ) -> None:
+    with watched(telling.quiet, telling.log, telling.verbose) as (control, signals):
+        run, again = make()
+
+        def tell_in_the_end(solution: Solution | None) -> None:
+            assert solution is not None
+            with control.aside():
+                _tell(run, again, solution, None, target, telling)
+
+        run.when_left = tell_in_the_end
+        solution = run.solve(target, overwrite, resume, control)
+        loss_true = run.loss_true(control)
+    summary = _tell(run, again, solution, loss_true, target, telling, bool(signals))
+    if signals:
+        raise typer.Exit(128 + signals[0])
+    unobserved = run.unobserved(solution)
+    _fail_if_unsatisfied(summary, solution.loss, telling.fail_above, telling.quiet, unobserved, bool(run.hung))
+
+
+def _tell(
+    run: Run,
+    again: Rerun | None,
+    solution: Solution,
+    loss_true: np.ndarray | None,
+    target: Path,
+    telling: Telling,
+    stopped: bool = False,
+) -> dict[str, Any]:
+    """The result of a run as table or JSON, and what is to be known of how it went; the former's content."""
     from invsolve import console
     from invsolve.analysis.summary import summarize
 
-    with watched(telling.quiet, telling.log, telling.verbose) as (control, signals):
-        run, again = make()
-        solution = run.solve(target, overwrite, resume, control)
-        summary = summarize(solution, run.loss_true(control), str(target))
+    summary = summarize(solution, loss_true, str(target))
     if again is not None:
         summary["rerun"] = again.differences(solution)
     if telling.as_json:
@@ -264,10 +319,8 @@ def _run_and_tell(
     else:
         console.show_solution(summary)
     if not telling.quiet:
-        _tell_what_happened(summary["status"]["not_run"] > 0 or bool(signals), run)
-    if signals:
-        raise typer.Exit(128 + signals[0])
-    _fail_if_unsatisfied(summary, solution.loss, telling.fail_above, telling.quiet, run.unobserved(solution))
+        _tell_what_happened(summary["status"]["not_run"] > 0 or stopped, run)
+    return summary
 
 
 def _no_table_of_one_method(ctx: typer.Context) -> None:
@@ -289,7 +342,7 @@ def _tell_what_happened(ended_early: bool, run: Run) -> None:
 
 
 def _fail_if_unsatisfied(
-    summary: dict[str, Any], losses: Any, fail_above: float | None, quiet: bool, unobserved: int
+    summary: dict[str, Any], losses: Any, fail_above: float | None, quiet: bool, unobserved: int, hung: bool
 ) -> None:
     from invsolve import console
 
@@ -303,5 +356,5 @@ def _fail_if_unsatisfied(
             console.say(f"{nonfinite} of {summary['n']} examples are nonfinite: {', '.join(reasons)}")
         if above:
             console.say(f"{above} of {summary['n']} examples have a loss above {fail_above:g}")
-    if nonfinite or above:
+    if nonfinite or above or hung:
         raise typer.Exit(UNSATISFIED)
