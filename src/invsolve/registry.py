@@ -189,6 +189,28 @@ def load_method(name: str, options: Mapping[str, Any], *, seed: int) -> Method:
     return method_class(name)(options, seed=seed)
 
 
+def load_refiner(name: str | None, method: Method, *, seed: int) -> Method | None:
+    """The row method that refines a method's solutions, if any: the one asked for, else the method's own choice.
+
+    Raises:
+        OptionError: it is no row method, or would undo what the method does.
+    """
+    name = name or method.refines_with
+    if name == "none":
+        return None
+    from invsolve.methods.base import RowMethod
+
+    if not issubclass(method_class(name), RowMethod):
+        raise OptionError(
+            f"cannot refine with '{name}', which is no row method; use {', '.join(methods_of(RowMethod))} or none"
+        )
+    if not method.minimizes_loss:
+        raise OptionError(
+            f"refine: method '{method.name}' minimizes a robust loss here, '{name}' would undo that; use none"
+        )
+    return load_method(name, {}, seed=seed)
+
+
 def methods_of(kind: type) -> list[str]:
     """Names of the registered methods that are of a kind: a class that they derive from."""
     names = []

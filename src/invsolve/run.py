@@ -29,13 +29,12 @@ from invsolve.data.solution import Solution, Status
 from invsolve.data.store import read_dataset, read_solution
 from invsolve.errors import DataError, ModelError, OptionError, OutputError, first_line
 from invsolve.memory import MORE_MEMORY, ran_out
-from invsolve.methods.base import Method, RowMethod
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct
 from invsolve.range_solver import RangeSolver
 from invsolve.ranges import Range, Ranges, most_rows, split
 from invsolve.reached import Answer, Reached, any_finite, counts
-from invsolve.registry import load_method, method_class, methods_of, model_of
+from invsolve.registry import load_refiner, model_of
 from invsolve.settings import (
     LEAST_EVALUATIONS,
     Settings,
@@ -74,7 +73,7 @@ class Run:
         """What is told, in another thread, before the process ends in an evaluation that nothing else can end."""
         self._unsaved = self._replace_network = False
         method, self.saved = reuse.make_method(settings)
-        refiner = _load_refiner(settings, method)
+        refiner = load_refiner(settings.refine, method, seed=settings.seed)
         device, dtype = choose_device(settings.device), choose_dtype(settings.dtype)
         self.threads = choose_threads(settings.threads)
         check_limits(settings)
@@ -485,19 +484,3 @@ class Run:
             yield folder
         finally:
             folder.close()
-
-
-def _load_refiner(settings: Settings, method: Method) -> Method | None:
-    """The row method that refines a method's solutions, if any."""
-    name = settings.refine or method.refines_with
-    if name == "none":
-        return None
-    if not issubclass(method_class(name), RowMethod):
-        raise OptionError(
-            f"cannot refine with '{name}', which is no row method; use {', '.join(methods_of(RowMethod))} or none"
-        )
-    if not method.minimizes_loss:
-        raise OptionError(
-            f"refine: method '{method.name}' minimizes a robust loss here, '{name}' would undo that; use none"
-        )
-    return load_method(name, {}, seed=settings.seed)
