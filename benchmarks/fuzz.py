@@ -75,6 +75,7 @@ def fuzz(kind: str, folder: Path, seconds: float, seed: int) -> None:
 
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)  # tell where it was, and die
+    faulthandler.dump_traceback_later(seconds + 60, exit=True)
 
     def one(data: bytes) -> None:
         nonlocal count
@@ -128,13 +129,15 @@ def run_child(words: list[str], seconds: float) -> tuple[int | str, str]:
     with tempfile.TemporaryFile("w+") as err:
         child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=err)
         try:
-            code: int | str = child.wait(seconds + 120)
+            code: int | str = child.wait(seconds + 90)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
             code = "no end"
         err.seek(0)
-        lines = [line.strip() for line in err if line.startswith("  File") or "Error" in line or "Exception" in line]
+        lines = [
+            line.strip() for line in err if line.lstrip().startswith("File") or "Error" in line or "Exception" in line
+        ]
     return code, " | ".join(lines[:1] + lines[-3:])[:600]
 
 

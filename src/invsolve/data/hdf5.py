@@ -34,7 +34,7 @@ _MOST_TEXT = 2**20  # bytes of an attribute
 _FEW = 64  # texts in one attribute
 _ALWAYS_ALLOWED = 2**26  # bytes that an array or a chunk may take however small its file is
 _MOST_EXPANDED = 1100  # bytes from one of the file: deflate makes 1,032 at most
-_AT_ONCE = 2**26  # bytes of texts that are read together
+_AT_ONCE = 2**26  # bytes of texts that are read together, and that may be one text, repeated
 _LEAST_GROWTH, _GROWTH = 2**28, 4  # of the process during a read: so many bytes, and times what is asked for
 _REARRANGING = {2, 3, 5, 6, 32008}  # shuffle, fletcher32, nbit, scaleoffset, bitshuffle: they expand little or nothing
 
@@ -331,7 +331,7 @@ def read_strings(path: Path, array: StoredArray) -> np.ndarray:
         for start in range(0, len(array), step):
             block = [v.decode() if isinstance(v, bytes) else str(v) for v in array[start : start + step]]
             taken += sum(map(len, block)) if array.dtype.kind == "O" else 0
-            if taken > held:  # many references to one text
+            if taken > held + _AT_ONCE:  # many references to one text
                 raise DataError(f"{path}: '{array.name}' holds more text than the file has bytes; it is damaged")
             texts += block
     except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _within = 0  # reads under way, in all threads
 _before = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 _PAGE = resource.getpagesize()
@@ -58,7 +58,7 @@ def _leave() -> None:
 def _in_child() -> None:
     """A process that was forked while another thread read has no limit of that thread's."""
     global _lock, _within  # noqa: PLW0603
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _within:
         _within = 0
         resource.setrlimit(resource.RLIMIT_AS, _before)
