@@ -280,14 +280,16 @@ def test_a_stopped_training_leaves_the_network_as_it_stands(tmp_path: Path) -> N
     first = path.read_bytes()
     path.unlink()
     out = tmp_path / "o.h5"
-    invsolve.solve(data, method="jpo", save_network=path, out=out, resume=True, control=stopped_at_once())
+    invsolve.solve(data, method="jpo", save_network=path, out=out, resume=True, control=StoppedOnceScored())
     assert path.read_bytes() == first  # from the checkpoint
 
 
-def stopped_at_once() -> Control:
-    control = Control()
-    control.interrupted = True
-    return control
+class StoppedOnceScored(Control):
+    """One that stops a run when the starts are scored, before any training."""
+
+    def begin_range(self, before: int, total: int) -> None:
+        super().begin_range(before, total)
+        self.interrupted = True
 
 
 def test_a_full_disk_costs_the_network_not_the_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
