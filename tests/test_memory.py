@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import invsolve
-from invsolve import compilation, ranges, run
+from invsolve import compilation, memory, ranges, run
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.events import Event
@@ -264,3 +264,67 @@ def test_a_process_with_little_memory_goes_on() -> None:
     assert float(loss) < 1e-9
     assert notes == "1"
     assert message.startswith("there was not enough memory for ")
+
+
+LEAKING = """
+import sys, warnings
+import numpy as np, torch, invsolve
+from invsolve import memory, ranges, run
+from invsolve.control import Control
+torch.set_num_threads(1)
+memory.GROWN, memory.PART_OF_FREE = 15e6, 0.0
+ranges.RANGE, ranges.PATIENCE, run.WORTH_FORKING = 50, 0, 0
+leaks, threads = sys.argv[1] == "leaks", int(sys.argv[2])
+kept = []
+
+def F(x, identifiers):
+    work = torch.ones(len(x), 20_000, dtype=x.dtype) * x.detach().sum(1)[:, None]  # 160 kB a row
+    if leaks:
+        kept.append(work[:, ::10].clone())
+    return x.sin() + 0 * work.mean()
+
+data = invsolve.Dataset(targets=np.full((500, 2), 0.5), x0=np.full((500, 2), 0.1))
+heard = []
+with warnings.catch_warnings(record=True) as notes:
+    warnings.simplefilter("always")
+    invsolve.solve(data, F, "gd", batch_size=10, threads=threads, options={"max_iterations": 10}, compile="off",
+        control=Control(listeners=[heard.append]))
+print(sum(event.kind == "leak" for event in heard), *(note.message for note in notes))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is not told elsewhere")
+@pytest.mark.parametrize(("leaks", "threads"), [(True, 2), (False, 1)])
+def test_a_model_that_keeps_what_it_computes_is_noticed(leaks: bool, threads: int) -> None:
+    words = [sys.executable, "-c", LEAKING, "leaks" if leaks else "is tight", str(threads)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    events, *note = done.stdout.split(maxsplit=1)
+    if not leaks:
+        assert (events, note) == ("0", [])
+        return
+    assert 1 <= int(events) <= threads
+    assert note[0].startswith("memory grew by ")
+    assert note[0].count("may keep what it computes") == 1
+    each = float(note[0].split(" evaluations, ")[1].split(" kB")[0])
+    assert 8 <= each <= 32  # 16 kB of each row
+
+
+def test_memory_that_warms_up_does_not_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = [0]
+    monkeypatch.setattr(memory, "resident", lambda: size[0])
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10e9)
+
+    def words(grown: Callable[[int], float], **more: int) -> str:
+        growth = memory.Growth()
+        vars(growth).update(more)
+        for call in range(1000):
+            size[0] = int(grown(call))
+            growth.look(10)
+        return growth.words
+
+    assert "500 kB each" in words(lambda call: 5e6 * call)
+    assert not words(lambda call: 5e9 * (1 - 0.9**call))  # it comes to an end
+    assert not words(lambda call: 4e9 * (call > 500))  # at once
+    assert not words(lambda call: 1e6 * call)  # not much
+    assert not words(lambda call: 5e6 * call, expected=int(6e9))

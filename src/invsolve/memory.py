@@ -1,10 +1,14 @@
-"""When memory runs out: what is evaluated together is halved until it fits, and that size is kept for the run."""
+"""When memory runs out: what is evaluated together is halved until it fits, and that size is kept for the run.
+
+And a model that keeps what it computes: resident memory that grows with what is evaluated.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -53,6 +57,7 @@ class Fitting:
         self.failed: int | None = None  # rows that did not fit; None where all did
         self.seconds = 0.0  # that giving memory back took
         self.tell: Callable[[int, int], None] = lambda failed, fits: None
+        self.growth = Growth()
 
     @property
     def least(self) -> int | None:
@@ -97,6 +102,7 @@ class Fitting:
                 if self._failed is not None:
                     self.tell(self._failed, stop - start)
                     self._failed = None
+                self.growth.look(stop - start)
                 start = stop
                 if start >= n:
                     return found
@@ -107,6 +113,68 @@ class Fitting:
             self.seconds += time.monotonic() - began
             self._failed = self._failed or stop - start
             self.learn(stop - start, (stop - start) // 2, what)
+
+
+GROWN = 500e6  # bytes, below which growth may be anything
+PART_OF_FREE = 0.2  # of the memory that is free at first, likewise
+_SAMPLES = 64  # that are kept: then every second one, and they are taken half as often
+_STEADY = 0.5  # of the mean rate, that none of the quarters may fall below
+
+
+class Growth:
+    """Whether resident memory grows steadily with the rows that are evaluated, beyond what this program holds.
+
+    After the first quarter of the evaluations, in which a program warms up, it must have grown by much in all, and in
+    four parts alike. `expected` are bytes that it may grow by without that; `held` those of results
+    that are kept. `tell` is called with the words, once.
+    """
+
+    def __init__(self) -> None:
+        self.words = ""
+        self.expected = self.held = 0
+        self.tell: Callable[[str], None] = lambda words: None
+        self._process = 0
+
+    def _begin(self) -> None:
+        self._process = os.getpid()  # a worker's memory is its own
+        self._rows = self._calls = 0
+        self._every = 1
+        self._samples: list[tuple[int, int]] = []  # rows evaluated, and bytes
+        self._free = available_memory(torch.device("cpu"))
+
+    def look(self, rows: int) -> None:
+        """So many rows more have been evaluated."""
+        if self._process != os.getpid():
+            self._begin()
+        self._rows += rows
+        self._calls += 1
+        if self.words or self._calls % self._every:
+            return
+        self._samples.append((self._rows, resident() - self.held))
+        if 2 * len(self._samples) >= _SAMPLES:
+            self._judge()
+        if len(self._samples) == _SAMPLES:
+            self._samples, self._every = self._samples[::2], 2 * self._every
+
+    def _judge(self) -> None:
+        last = len(self._samples) - 1
+        first, step = last // 4, (last - last // 4) / 4
+        at = [self._samples[first + round(i * step)] for i in range(5)]
+        rows, grown = at[-1][0] - at[0][0], at[-1][1] - at[0][1]
+        if grown <= max(GROWN, PART_OF_FREE * self._free) + self.expected:
+            return
+        if all((b[1] - a[1]) / (b[0] - a[0]) > _STEADY * grown / rows for a, b in itertools.pairwise(at)):
+            self.words = (
+                f"memory grew by {grown / 1e6:.0f} MB over {rows} evaluations, {grown / rows / 1e3:.3g} kB each: the "
+                f"model may keep what it computes (a list, a cache, or a tensor that is not detached)"
+            )
+            self.tell(self.words)
+
+
+def resident() -> int:
+    """Bytes of this process in memory; 0 where the system does not tell."""
+    lines = _lines(Path("/proc/self/statm"))
+    return int(lines[0].split()[1]) * os.sysconf("SC_PAGE_SIZE") if lines else 0
 
 
 def available_memory(device: torch.device) -> int:

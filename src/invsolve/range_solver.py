@@ -95,8 +95,12 @@ class RangeSolver:
         return min(self.tuning.batch_size, self.conduct.fitting.least or self.tuning.batch_size)
 
     def listen(self, control: Control) -> None:
-        """Let those who watch know when memory runs out."""
-        self.conduct.fitting.tell = lambda failed, fits: control.tell("memory", rows=failed, fits=fits)
+        """Let those who watch know when memory runs out, or seems to leak."""
+        fitting, method = self.conduct.fitting, self.method.row_method
+        fitting.tell = lambda failed, fits: control.tell("memory", rows=failed, fits=fits)
+        fitting.growth.tell = lambda words: control.tell("leak", text=words)
+        if method is not None:
+            fitting.growth.expected = self.batch_size * method.row_bytes(math.prod(self.x_shape), self.dtype)
 
     def fit(self, method: JointMethod, control: Control, checkpoints: Checkpoints) -> Columns | None:
         """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated,
@@ -243,6 +247,12 @@ class RangeSolver:
     def problem(self, rows: Rows, dtype: torch.dtype) -> Problem:
         """The rows under the run's model."""
         return Problem(self.model, rows, self.x_shape, self.device, dtype, self.conduct, prior=self.settings.prior)
+
+    @property
+    def result_bytes(self) -> int:
+        """What the columns of one example take in a file, about."""
+        unknown = sum(values.nbytes for values in self._unknown(1).values())
+        return unknown + 2 * 8 * math.prod(self.x_shape) + 4 * 8  # x twice; loss_initial, counts and name
 
     def not_run(self, start: int, stop: int) -> Columns:
         """Columns of examples that the run did not come to."""

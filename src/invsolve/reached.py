@@ -23,6 +23,7 @@ class Answer:
     columns: Columns | None = None  # None where they are in the run's folder
     first_error: tuple[int, str] | None = None
     fits: tuple[int, int] | None = None  # rows that did not fit into memory, and those that did
+    growth: str = ""  # of memory, in words where there is much
     told: dict[str, Any] = field(default_factory=dict)  # of its examples, for those who watch
 
 

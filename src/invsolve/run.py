@@ -130,6 +130,7 @@ class Run:
         self._replace_network = overwrite or resume
         self.reached, replace = Reached(), overwrite or resume
         with threads_set(self.threads), self._folder(out, resume=resume, overwrite=overwrite) as folder:
+            self.dataset.check_unchanged()
             self._tell_begin(out, control)
             self.solver.listen(control)
 
@@ -170,8 +171,9 @@ class Run:
         control.tell("timeout", text=words)
 
     def _note_memory(self) -> None:
-        """Tell of the rows that did not fit into memory together, once."""
+        """Tell of the rows that did not fit into memory together, and of memory that grew, once."""
         fitting = self.conduct.fitting
+        self.notes += [fitting.growth.words] if fitting.growth.words else []
         if fitting.failed is not None:
             self.notes.append(
                 f"there was not enough memory for {fitting.failed} examples at a time, from then on at most "
@@ -234,6 +236,10 @@ class Run:
             control.tell("range", start=answer.given[0], stop=answer.given[1], finished=answer.finished, **answer.told)
             if answer.fits is not None:
                 self.conduct.fitting.learn(*answer.fits)
+            growth = self.conduct.fitting.growth
+            growth.words = growth.words or answer.growth
+            growth.held += sum(values.nbytes for values in (answer.columns or {}).values())
+            self.dataset.check_unchanged(self.identity["input_sha256"])
             told = [e for e in (answer.first_error, self.conduct.first_error) if e is not None]
             self.conduct.first_error = min(told, default=None)
             if self.conduct.first_error is not None and not reached.fault_told:
@@ -285,6 +291,7 @@ class Run:
             columns=None if kept else columns,
             first_error=self.conduct.first_error,
             fits=self.conduct.fitting.known,
+            growth=self.conduct.fitting.growth.words,
             told=told,
         )
 
@@ -481,6 +488,7 @@ class Run:
             return
         folder = RunFolder(out, self.identity, resume=resume, overwrite=overwrite)
         try:
+            folder.check_room(len(self.dataset) * self.solver.result_bytes)
             yield folder
         finally:
             folder.close()

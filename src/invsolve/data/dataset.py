@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from invsolve.data.files import file_stamp
 from invsolve.errors import DataError
 
 BLOCK = 2**24  # bytes read at once where a whole array is gone through
@@ -69,6 +70,7 @@ class Dataset:
     model_options: dict[str, Any] = field(default_factory=dict)
     source: str | None = None  # the file it was read from
     hash_source: Callable[[], str] | None = field(default=None, repr=False)
+    stamp: tuple[int, ...] | None = field(default=None, repr=False)  # of the file when it was opened, see `file_stamp`
     paths: dict[str, str] = field(default_factory=dict)  # where in the file arrays were, that have another name there
 
     def __post_init__(self) -> None:
@@ -194,6 +196,27 @@ class Dataset:
             for block in _blocks(array):
                 digest.update(np.ascontiguousarray(block).tobytes())
         return digest.hexdigest()
+
+    def check_unchanged(self, sha256: str | None = None) -> None:
+        """See that the file is still the one that was opened; one that is gone can still be read.
+
+        Where it was only touched its hash is still `sha256`, if that is known.
+
+        Raises:
+            DataError: it was changed or replaced.
+        """
+        if self.source is None or self.stamp is None or (now := file_stamp(self.source)) in (None, self.stamp):
+            return
+        try:
+            same = sha256 is not None and self.sha256() == sha256
+        except OSError:
+            same = False
+        if not same:
+            raise DataError(
+                f"{self.source} was changed or replaced since it was opened, so that solutions would be of two inputs; "
+                f"run again, with --overwrite where some are kept"
+            )
+        self.stamp = now
 
     def _arrays(self) -> Iterator[tuple[str, Array]]:
         yield "targets", self.targets

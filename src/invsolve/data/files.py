@@ -10,6 +10,15 @@ from pathlib import Path
 from invsolve.errors import OutputError, first_line
 
 
+def file_stamp(path: str | Path) -> tuple[int, ...] | None:
+    """What changes when a file is written to or replaced; None where it is gone."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def check_writable(path: Path, overwrite: bool) -> None:
     """See before any work that `path` can be written.
 

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,20 @@ class RunFolder:
             leftover.unlink()
         with written_aside(record, overwrite=True) as aside:
             aside.write_text(json.dumps(identity, indent=1))
+
+    def check_room(self, size: int) -> None:
+        """See before any work that about `size` bytes of results fit on the disk twice, as pieces and as OUT.
+
+        Raises:
+            OutputError: they do not.
+        """
+        there = sum(piece.stat().st_size for piece in self._pieces())
+        free = shutil.disk_usage(self.path).free
+        if 2 * size > free + there:
+            raise OutputError(
+                f"the solutions take about {size / 1e6:.3g} MB, and twice that while they are put together, but "
+                f"{free / 1e6:.3g} MB are free in {self.out.parent}; free some, or choose another --out"
+            )
 
     def _pieces(self) -> list[Path]:
         return [p for p in self.path.iterdir() if _OURS.fullmatch(p.name) and p.name not in ("lock", "run.json")]

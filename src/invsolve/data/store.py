@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from invsolve.data.dataset import Dataset
-from invsolve.data.files import check_writable, written_aside
+from invsolve.data.files import check_writable, file_stamp, written_aside
 from invsolve.data.hdf5 import (
     StoredArray,
     created,
@@ -58,6 +58,7 @@ def read_dataset(
             points outside of the file.
     """
     path = Path(path)
+    stamp = file_stamp(path)
     file = open_file(path)
     _check_format(file, path, DATASET)
     asked = dict(zip(_PARTS, (targets, identifiers, x0, sigma), strict=True))
@@ -83,6 +84,7 @@ def read_dataset(
             model_options=model_options,
             source=str(path),
             hash_source=lambda: _hash(path, renamed),
+            stamp=stamp,
             paths=renamed,
         )
     except DataError as error:
