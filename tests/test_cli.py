@@ -154,7 +154,7 @@ def test_an_example_without_observations_is_nonfinite_for_that_reason(command: C
         (["compare", "wp.h5", "--csv", "-", "--json"], "--csv - and --json would both be printed"),
         (["compare", "wp.h5", "--csv", "wp.h5", "--overwrite"], "--csv wp.h5 is an input"),
         (["compare", "wp.h5", "--csv", "no/where.csv"], "folder no of the output does not exist"),
-        (["compare", "wp.h5", "wp.h5"], "an invsolve-solution file is needed"),
+        (["compare", "wp.h5", "wp.h5"], "is given twice"),
         (["generate", "wave-packet", "--n", "0", "--out", "n.h5"], "n must be from 1"),
         (["generate", "wave-packet", "--n", "3", "--noise", "-1", "--out", "n.h5"], "noise must be ≥ 0"),
         (["generate", "wave-packet", "--n", "3", "--out", "wp.h5"], "exists"),
