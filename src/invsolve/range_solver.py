@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from invsolve.analysis.evaluate import Score, evaluate
-from invsolve.analysis.uncertainty import Uncertainty, reduced_chi2, uncertainty
+from invsolve.analysis.uncertainty import MOST_UNKNOWNS, Uncertainty, reduced_chi2, uncertainty
 from invsolve.checkpoints import Checkpoints
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset, Rows
 from invsolve.data.run_folder import Columns
 from invsolve.data.solution import CODES, HISTORY_EXAMPLES, Status
 from invsolve.engine import RowResults
+from invsolve.errors import OptionError
 from invsolve.examples import Examples
 from invsolve.histories import History
 from invsolve.jacobian import jacobian_cost
@@ -26,7 +27,7 @@ from invsolve.memory import ran_out, release
 from invsolve.methods.base import Budget, Method
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem
-from invsolve.settings import Settings
+from invsolve.settings import LEAST_EVALUATIONS, Settings
 from invsolve.tuning import Tuning
 from invsolve.watchdog import TimedOut
 
@@ -101,6 +102,27 @@ class RangeSolver:
         fitting.growth.tell = lambda words: control.tell("leak", text=words)
         if method is not None:
             fitting.growth.expected = self.batch_size * method.row_bytes(math.prod(self.x_shape), self.dtype)
+
+    def check_extras(self) -> None:
+        """See that prior and covariance, where asked for, make sense for this model.
+
+        Raises:
+            OptionError: no parameter has a prior, there are too many unknowns, or too few evaluations.
+        """
+        s, d = self.settings, math.prod(self.x_shape)
+        if s.prior and not any(p.prior for p in self.model.parameters):
+            raise OptionError(f"prior: model '{self.model.name}' has none; give its parameters one, or leave it out")
+        if s.covariance and d > MOST_UNKNOWNS:
+            raise OptionError(
+                f"covariance: x has {d} unknowns, and a {d} × {d} matrix for each example is too much; "
+                f"at most {MOST_UNKNOWNS}"
+            )
+        least = LEAST_EVALUATIONS - 1 + self.kept_back
+        if s.max_evaluations is not None and s.max_evaluations < least:
+            raise OptionError(
+                f"max_evaluations must be at least {least} here (scoring start and result takes two, the covariance "
+                f"{self.kept_back - 1}), found {s.max_evaluations}"
+            )
 
     def fit(self, method: JointMethod, control: Control, checkpoints: Checkpoints) -> Columns | None:
         """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated,

@@ -19,7 +19,6 @@ import torch
 from invsolve import provenance, reuse
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
-from invsolve.analysis.uncertainty import MOST_UNKNOWNS
 from invsolve.checkpoints import Checkpoints
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
@@ -36,7 +35,6 @@ from invsolve.ranges import Range, Ranges, most_rows, split
 from invsolve.reached import Answer, Reached, any_finite, counts
 from invsolve.registry import load_refiner, model_of
 from invsolve.settings import (
-    LEAST_EVALUATIONS,
     Settings,
     check_limits,
     choose_device,
@@ -93,7 +91,7 @@ class Run:
             workers=self.threads if device.type == "cpu" else 1,
         )  # fmt: skip
         self.conduct.watch.limit = settings.evaluation_timeout
-        self._check_extras()
+        self.solver.check_extras()
         if settings.compile == "on" and method.row_method is None:
             raise OptionError(
                 f"compile: method '{method.name}' cannot be compiled, only row methods and multistart can; leave it out"
@@ -304,9 +302,14 @@ class Run:
         found, began = folder.get("fit") if folder is not None else None, time.monotonic()
         if found is None:
             checkpoints = self._checkpoints(folder, control)
-            found = self.solver.fit(method, control, checkpoints)
+            try:
+                found = self.solver.fit(method, control, checkpoints)
+            except TimedOut:
+                self._note_no_network()
+                raise
             if found is None:
                 if control.stopped:
+                    self._note_no_network()
                     return False
                 raise ModelError(self._nothing_finite())
             if self.settings.save_network is not None:
@@ -346,8 +349,12 @@ class Run:
             self.solver.method, path, self.model, self.dataset, self.x_shape, overwrite=self._replace_network
         )
         if not self.network_written:
-            self.notes.append(f"no network was trained, so that {path} is not written")
+            self._note_no_network()
         self._unsaved = False
+
+    def _note_no_network(self) -> None:
+        if self.settings.save_network is not None:
+            self.notes.append(f"no network was trained, so that {self.settings.save_network} is not written")
 
     def _look_for_network(self) -> None:
         """What an earlier run has learned was saved by it, or is lost."""
@@ -422,27 +429,6 @@ class Run:
     def _by_memory(self) -> Iterator[Range]:
         """All examples, as many at a time as may be in memory."""
         return split(len(self.dataset), most_rows(self.dataset.row_bytes))
-
-    def _check_extras(self) -> None:
-        """See that prior and covariance, where asked for, make sense for this model.
-
-        Raises:
-            OptionError: no parameter has a prior, there are too many unknowns, or too few evaluations.
-        """
-        s, d = self.settings, math.prod(self.x_shape)
-        if s.prior and not any(p.prior for p in self.model.parameters):
-            raise OptionError(f"prior: model '{self.model.name}' has none; give its parameters one, or leave it out")
-        if s.covariance and d > MOST_UNKNOWNS:
-            raise OptionError(
-                f"covariance: x has {d} unknowns, and a {d} × {d} matrix for each example is too much; "
-                f"at most {MOST_UNKNOWNS}"
-            )
-        least = LEAST_EVALUATIONS - 1 + self.solver.kept_back
-        if s.max_evaluations is not None and s.max_evaluations < least:
-            raise OptionError(
-                f"max_evaluations must be at least {least} here (scoring start and result takes two, the covariance "
-                f"{self.solver.kept_back - 1}), found {s.max_evaluations}"
-            )
 
     def _parameters(self) -> list[dict[str, str]]:
         return [{"name": p.name, "unit": p.unit} for p in self.model.parameters]
