@@ -16,6 +16,7 @@ from invsolve.analysis.comparison import Comparison, Contender, Source, by_seed,
 from invsolve.contest import Contest, read_points
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
+from invsolve.data.files import is_one_of
 from invsolve.data.json_text import json_object
 from invsolve.data.solution import Solution
 from invsolve.data.store import read_dataset, read_solution
@@ -231,8 +232,7 @@ def compare_solutions(
             the same seeds.
         OptionError: the baseline is not among them.
     """
-    resolved = [Path(path).resolve() for path in paths]
-    twice = next((path for path, file in zip(paths, resolved, strict=True) if resolved.count(file) > 1), None)
+    twice = next((path for i, path in enumerate(paths) if is_one_of(path, paths[:i])), None)
     if twice is not None:
         raise DataError(f"{twice} is given twice; name each file once")
     read = {Path(path): read_solution(path) for path in paths}

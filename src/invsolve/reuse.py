@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from invsolve._version import __version__
 from invsolve.data.dataset import Dataset
-from invsolve.data.files import check_writable
+from invsolve.data.files import check_writable, is_one_of
 from invsolve.data.network_file import About, Known, SavedNetwork, Unknown, read_network, write_network
 from invsolve.errors import DataError, ModelError, OptionError, OutputError
 from invsolve.methods.base import Method
@@ -127,7 +127,7 @@ def check_target(path: Path, others: Mapping[str, str | Path | None], overwrite:
         OutputError: it cannot, or it is one of the `others`, which are named by what they are.
     """
     for what, other in others.items():
-        if other is not None and path.resolve() == Path(other).resolve():
+        if other is not None and is_one_of(path, [other]):
             raise OutputError(f"save_network {path} is {what}; choose another name")
     check_writable(path, overwrite)
 

@@ -23,7 +23,7 @@ ROW_METHODS = [name for name in NAMES if issubclass(method_class(name), RowMetho
 # Training is cut short in these tests; refinement then does what a short training leaves.
 OPTIONS: dict[str, dict[str, Any]] = {
     "jpo": {"steps": 60},
-    "neural-adjoint": {"simulations": 20, "width": 32, "starts": 4},
+    "neural-adjoint": {"simulations": 50, "starts": 16},
     "supervised": {"simulations": 20},
 }
 

@@ -161,20 +161,20 @@ def _check_outputs(
     ctx: typer.Context, csv: Path | None, report: Path | None, data: list[Path], overwrite: bool, as_json: bool
 ) -> None:
     """See before any work that the rows and the page can go where they are asked for."""
-    from invsolve.data.files import check_writable
+    from invsolve.data.files import check_writable, is_one_of
 
     if (csv is None or csv == STDOUT) and report is None:
         refuse(ctx, {"overwrite"}, "without --csv FILE or --report FILE")
     if csv == STDOUT and as_json:
         raise OptionError("--csv - and --json would both be printed; give --csv a file")
     if csv is not None and csv != STDOUT:
-        if csv.resolve() in [path.resolve() for path in data]:
+        if is_one_of(csv, data):
             raise OutputError(f"--csv {csv} is an input; choose another name")
         check_writable(csv, overwrite)
     if report is not None:
         from invsolve.report.page import check_report
 
-        if csv is not None and csv.resolve() == report.resolve():
+        if csv is not None and is_one_of(csv, [report]):
             raise OutputError(f"--csv and --report are both {report}; give each a name of its own")
         check_report(report, overwrite, data)
 

@@ -54,10 +54,11 @@ def plot(
 ) -> None:
     """Draw one picture of solutions: losses, profiles, curves, estimates, or single examples."""
     from invsolve import pipeline
+    from invsolve.data.files import is_one_of
     from invsolve.report.saving import check_picture, write_figure
 
     check_picture(out, overwrite)
-    if out.resolve() in [path.resolve() for path in (*solutions, *([data] if data else []))]:
+    if is_one_of(out, [*solutions, *([data] if data else [])]):
         raise OutputError(f"--out {out} is an input; choose another name")
     if not 10 <= dpi <= _MOST_DPI:
         raise OptionError(f"--dpi must be from 10 to {_MOST_DPI}, found {dpi}")

@@ -260,10 +260,11 @@ def _rerun_and_tell(
     telling: Telling,
 ) -> None:
     """A finished run again to a file of its own, and where the two differ."""
+    from invsolve.data.files import is_one_of
     from invsolve.rerun import Rerun
 
     target = out or path.with_name(f"{path.stem}.rerun.h5")
-    if target.resolve() == path.resolve():
+    if is_one_of(target, [path]):
         raise OutputError(f"output {target} is the solution to compare with; choose another --out")
 
     def make() -> tuple[Run, Rerun]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from invsolve.errors import OutputError, first_line
@@ -17,6 +17,12 @@ def file_stamp(path: str | Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def is_one_of(path: str | Path, others: Iterable[str | Path]) -> bool:
+    """Whether `path` leads to the same place as one of the `others`, which need not exist; loops of links lead nowhere,
+    which `Path.resolve` ends with an error of its own before Python 3.13."""
+    return os.path.realpath(path) in map(os.path.realpath, others)
 
 
 def check_writable(path: Path, overwrite: bool) -> None:

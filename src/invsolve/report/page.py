@@ -14,7 +14,7 @@ from typing import Any
 
 from invsolve._version import __version__
 from invsolve.analysis.comparison import Comparison
-from invsolve.data.files import check_writable, written_aside
+from invsolve.data.files import check_writable, is_one_of, written_aside
 from invsolve.errors import OptionError, OutputError
 from invsolve.report.picture import Picture
 
@@ -32,7 +32,7 @@ def check_report(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> No
     for module, name in (("jinja2", "Jinja2"), ("matplotlib", "matplotlib")):
         if importlib.util.find_spec(module) is None:
             raise OptionError(f"reports need {name}, which is not installed: pip install 'invsolve[report]'")
-    if path.resolve() in [given.resolve() for given in inputs]:
+    if is_one_of(path, inputs):
         raise OutputError(f"report {path} is an input; choose another name")
     check_writable(path, overwrite)
 
