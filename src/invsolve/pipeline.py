@@ -50,6 +50,7 @@ def solve(
     prior: bool = False,
     covariance: bool = False,
     threads: int | None = None,
+    deterministic: bool = False,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -84,6 +85,10 @@ def solve(
         covariance: compute the Gauss–Newton covariance, standard errors and identifiability of each solution.
         threads: cores to use; None: as many as torch is set to use. Long runs on the CPU share their rows among so many
             processes.
+        deterministic: let the bits of the result depend on neither `batch_size` nor `threads`, nor on how the run was
+            split, stopped and resumed, on one machine with the same versions: 64 examples in their order are solved
+            together and with no others, by one thread, compiled only if `compile` is "on". Several times slower where F
+            is cheap.
         out: a solution file to write as well, range by range.
         overwrite: replace an existing `out`.
         resume: go on with an interrupted run that wrote to `out`.
@@ -100,7 +105,7 @@ def solve(
         method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
         max_evaluations=max_evaluations, time_limit=time_limit, evaluation_timeout=evaluation_timeout,
         batch_size=read_batch_size(batch_size), compile=compile, prior=prior, covariance=covariance, threads=threads,
-        checkpoint_every=checkpoint_every,
+        deterministic=deterministic, checkpoint_every=checkpoint_every,
         save_network=None if save_network is None else Path(save_network),
         init_from=None if init_from is None else Path(init_from),
     )  # fmt: skip
@@ -126,6 +131,7 @@ def predict(
     prior: bool = False,
     covariance: bool = False,
     threads: int | None = None,
+    deterministic: bool = False,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -139,7 +145,7 @@ def predict(
         refine: a row method that polishes the network's answers ("bfgs" by default), or "none".
         options: how they are refined: `agree` and `restarts`.
         dataset, device, dtype, seed, model_options, max_evaluations, time_limit, evaluation_timeout, batch_size, prior,
-            covariance, threads, out, overwrite, resume, control: as for `solve`.
+            covariance, threads, deterministic, out, overwrite, resume, control: as for `solve`.
 
     Raises:
         InvsolveError: as for `solve`; the file holds no network, or one for another problem.
@@ -148,7 +154,7 @@ def predict(
         method="predict", method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
         max_evaluations=max_evaluations, time_limit=time_limit, evaluation_timeout=evaluation_timeout,
         batch_size=read_batch_size(batch_size), prior=prior,
-        covariance=covariance, threads=threads, predict_from=Path(network),
+        covariance=covariance, threads=threads, deterministic=deterministic, predict_from=Path(network),
     )  # fmt: skip
     run = Run(dataset, model, dict(model_options or {}), settings)
     return _solved(run, out, overwrite, resume, control)

@@ -36,6 +36,7 @@ def identity(solver: RangeSolver, saved: SavedNetwork | None) -> dict[str, Any]:
         "max_evaluations": "none" if s.max_evaluations is None else s.max_evaluations,
         "prior": s.prior,
         "covariance": s.covariance,
+        "deterministic": s.deterministic,
         "network_sha256": saved.sha256 if saved is not None else "none",
     }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,9 @@ import torch
 from invsolve.analysis.evaluate import Score, evaluate
 from invsolve.analysis.uncertainty import MOST_UNKNOWNS, Uncertainty, reduced_chi2, uncertainty
 from invsolve.checkpoints import Checkpoints
-from invsolve.control import Control
+from invsolve.control import Control, Progress
 from invsolve.data.dataset import Dataset, Rows
-from invsolve.data.run_folder import Columns
+from invsolve.data.run_folder import Columns, joined
 from invsolve.data.solution import CODES, HISTORY_EXAMPLES, Status
 from invsolve.engine import RowResults
 from invsolve.errors import OptionError
@@ -27,6 +29,7 @@ from invsolve.memory import ran_out, release
 from invsolve.methods.base import Budget, Method
 from invsolve.methods.joint import JointMethod
 from invsolve.problem import Conduct, Problem
+from invsolve.ranges import Range, group_size, groups
 from invsolve.settings import LEAST_EVALUATIONS, Settings
 from invsolve.tuning import Tuning
 from invsolve.watchdog import TimedOut
@@ -80,7 +83,8 @@ class RangeSolver:
         self.method, self.refiner = method, refiner
         self.device, self.dtype, self.settings = device, dtype, settings
         self.conduct = Conduct()  # of the model, over all ranges
-        self.tuning = Tuning(settings, method.row_method, len(dataset) * method.rows_each, workers)
+        self.group = group_size(len(dataset)) if settings.deterministic else None
+        self.tuning = Tuning(settings, method.row_method, len(dataset) * method.rows_each, workers, self.group)
         self._begun: Begun | None = None
         self._fitted: Fitted | None = None
         self._guess_hangs = False  # the model's, so that there is none to be told
@@ -160,8 +164,13 @@ class RangeSolver:
     def begin(self, start: int, stop: int, control: Control) -> Begun | None:
         """Load the examples start ≤ i < stop and score their starts, unless that was done already.
 
-        None where `control` stops it.
+        Only the first group of them, where results are not to depend on what is solved beside it. None where `control`
+        stops it.
         """
+        if self.group is not None:
+            stop = min(stop, start + self.group)
+            # Found out anew: to do so once takes an evaluation more, and other batches, of the group that comes first.
+            self.conduct.rows_apart, self.conduct.jacobian_by = False, ""
         if self._begun is not None and self._begun.start <= start and stop <= self._begun.stop:
             return self._begun.slice(start, stop)
         self._begun = None  # its memory is free before more is taken
@@ -189,6 +198,15 @@ class RangeSolver:
     def solve(self, start: int, stop: int, control: Control) -> Columns:
         """Columns of the examples start ≤ i < stop."""
         self.listen(control)
+        parts = [(start, stop)] if self.group is None else groups((start, stop), self.group)
+        solved: list[Columns] = []
+        for part in parts:
+            whole = partial(_of_the_whole, range_=(start, stop), part=part, before=solved)
+            solved.append(self._solve_together(*part, control if len(parts) == 1 else control.seen_as(whole)))
+        return joined(solved)
+
+    def _solve_together(self, start: int, stop: int, control: Control) -> Columns:
+        """Columns of examples that share batches; of fewer at a time where memory runs out."""
         while True:
             together = self.tuning.batch_size
             try:
@@ -333,6 +351,18 @@ class RangeSolver:
         """Evaluations of each row that are left for the evaluator, and for the Jacobian where it is asked for."""
         d, m = math.prod(self.x_shape), math.prod(self.dataset.y_shape)
         return 1 + (jacobian_cost(d, m) if self.settings.covariance else 0)
+
+
+def _of_the_whole(told: Progress, range_: Range, part: Range, before: Sequence[Columns]) -> Progress:
+    """What was told of a part of a range, after the parts `before` it, as of the range."""
+    (start, stop), earlier = range_, part[0] - range_[0]
+    return replace(
+        told,
+        total=stop - start,
+        done=earlier + told.done,
+        fraction=(earlier + told.fraction * told.total) / (stop - start),
+        evaluations=told.evaluations + sum(int(columns["evaluations"].sum()) for columns in before),
+    )
 
 
 _TOLD = ("chosen", "training_curve")

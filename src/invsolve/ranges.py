@@ -23,9 +23,11 @@ class Ranges:
         n: examples in all.
         finished: ranges that need not be solved, in order.
         row_bytes: size of the data of one example.
+        grain: ranges begin at multiples of it.
     """
 
-    def __init__(self, n: int, finished: Iterable[Range], row_bytes: int) -> None:
+    def __init__(self, n: int, finished: Iterable[Range], row_bytes: int, grain: int = 1) -> None:
+        self._grain = grain
         self._gaps: list[Range] = []  # the next one last
         begin = 0
         for start, stop in (*finished, (n, n)):
@@ -50,6 +52,7 @@ class Ranges:
         if self._workers > 1:
             # At most half a share of what is left, so that all end at about the same time (guided self-scheduling).
             rows = min(rows, max(self._least, math.ceil(self.left / (2 * self._workers))))
+        rows = math.ceil(rows / self._grain) * self._grain
         # A small rest would not fill a batch.
         return start, stop if stop - start < 1.5 * rows else start + rows
 
@@ -85,3 +88,21 @@ def most_rows(row_bytes: int) -> int:
 def split(n: int, rows: int) -> Iterator[Range]:
     """Examples 0 to n − 1 in ranges of so many rows."""
     return ((start, min(start + rows, n)) for start in range(0, n, rows))
+
+
+def group_size(n: int) -> int:
+    """How many of n examples are solved together, and with no others, where results are to depend on nothing else.
+
+    Few cost more, for each group ends in rounds of its last rows; of many there would be too few groups for all cores.
+    """
+    return 1 << round(math.log2(min(max(n / _GROUPS, _LEAST_GROUP), _MOST_GROUP)))
+
+
+_GROUPS = 16
+_LEAST_GROUP, _MOST_GROUP = 64, 1024
+
+
+def groups(given: Range, size: int) -> list[Range]:
+    """The groups in a range that begins with one."""
+    start, stop = given
+    return [(start + a, start + b) for a, b in split(stop - start, size)]

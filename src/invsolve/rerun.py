@@ -41,6 +41,7 @@ class Told(BaseModel):
     threads: int
     prior: bool
     covariance: bool
+    deterministic: bool = False  # files of before there was that do not tell
     network: Path | None = None
     network_sha256: str = "none"
 
@@ -83,6 +84,7 @@ class Told(BaseModel):
             prior=self.prior,
             covariance=self.covariance,
             threads=self.threads,
+            deterministic=self.deterministic,
             init_from=None if asked else self.network,
             predict_from=self.network if asked else None,
         )

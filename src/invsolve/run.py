@@ -23,7 +23,7 @@ from invsolve.checkpoints import Checkpoints
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable
-from invsolve.data.run_folder import Columns, RunFolder, range_name, refuse_other_run
+from invsolve.data.run_folder import Columns, RunFolder, joined, range_name, refuse_other_run
 from invsolve.data.solution import Solution, Status
 from invsolve.data.store import read_dataset, read_solution
 from invsolve.errors import DataError, ModelError, OptionError, OutputError, first_line
@@ -40,6 +40,7 @@ from invsolve.settings import (
     choose_device,
     choose_dtype,
     choose_threads,
+    deterministic_algorithms,
     threads_set,
 )
 from invsolve.shapes import solution_shape
@@ -158,9 +159,9 @@ class Run:
             folder.assemble(blocks, len(self.dataset), attributes, self._parameters(), overwrite=replace)
             folder.ended_early = self.reached.ended_early
             return read_solution(folder.out)
-        columns = [c for _, c in blocks]
-        joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
-        return Solution(**joined, attributes=attributes, parameters=self._parameters())
+        return Solution(
+            **joined([columns for _, columns in blocks]), attributes=attributes, parameters=self._parameters()
+        )
 
     def _hang(self, words: str, control: Control) -> None:
         """Take in that an evaluation of F took too long."""
@@ -173,9 +174,12 @@ class Run:
         fitting = self.conduct.fitting
         self.notes += [fitting.growth.words] if fitting.growth.words else []
         if fitting.failed is not None:
+            advice = f"--batch-size {self.solver.batch_size} does so from the start"
+            if self.settings.deterministic:
+                advice = "with more memory the bits would be others"
             self.notes.append(
                 f"there was not enough memory for {fitting.failed} examples at a time, from then on at most "
-                f"{fitting.least} were evaluated together; --batch-size {self.solver.batch_size} does so from the start"
+                f"{fitting.least} were evaluated together; {advice}"
             )
 
     def _tell_begin(self, out: Path | None, control: Control) -> None:
@@ -205,10 +209,11 @@ class Run:
         for start, stop, columns in folder.finished() if folder is not None else ():
             reached.add(Answer((start, stop), True, any_finite(columns)))
             control.tell("kept", start=start, stop=stop)
-        ranges = Ranges(len(self.dataset), reached.kept, self.dataset.row_bytes)
+        ranges = Ranges(len(self.dataset), reached.kept, self.dataset.row_bytes, self.solver.group or 1)
         workers = self._workers(ranges)
         # Rows that processes may share gain little from a second thread, and lose much by it on a busy machine.
-        with threads_set(1 if workers > 1 else self.threads):
+        one = workers > 1 or self.settings.deterministic
+        with threads_set(1 if one else self.threads), deterministic_algorithms(self.settings.deterministic):
             try:
                 if not isinstance(method, JointMethod) or self._fit(method, folder, control):
                     self._solve_ranges(workers, ranges, folder, control)
@@ -252,7 +257,7 @@ class Run:
             if begun is None:
                 break
             rounds = _ROUNDS * self.solver.method.rows_each
-            if workers > 1 and rounds * begun.seconds / rows * (ranges.left + rows) > WORTH_FORKING:
+            if workers > 1 and rounds * begun.seconds / begun.problem.n * (ranges.left + rows) > WORTH_FORKING:
                 ranges.give_back(given)
             else:
                 control.begin_range(given[0], n)

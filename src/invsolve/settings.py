@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,9 @@ class Settings:
     choice. `prior` adds the penalty of the parameters' priors to what is minimized;
     `covariance` asks for standard errors. `batch_size` rows are evaluated together, None as many as is fastest.
     `compile` is "on", "off", or "auto": where it is seen to pay. `threads` are the cores to use, None as many as torch
-    is set to. `checkpoint_every` so many seconds the training of a joint method is kept, so that a killed run goes on
-    with it; None never.
+    is set to. `deterministic` lets the bits of a result depend on neither of these, nor on what is solved at the same
+    time. `checkpoint_every` so many seconds the training of a joint method is kept, so that a killed run goes on with
+    it; None never.
 
     `save_network` is where a trained network is written, `init_from` one that training begins from, and
     `predict_from` the one that gives the solutions, without a method.
@@ -49,6 +51,7 @@ class Settings:
     prior: bool = False
     covariance: bool = False
     threads: int | None = None
+    deterministic: bool = False
     checkpoint_every: float | None = CHECKPOINT_EVERY
     save_network: Path | None = None
     init_from: Path | None = None
@@ -109,6 +112,19 @@ def threads_set(count: int) -> Iterator[None]:
     finally:
         if count != before:
             torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(asked: bool) -> Iterator[None]:
+    """If `asked`, let torch meanwhile compute all the same way each time, and refuse what it cannot."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if asked:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def check_limits(settings: Settings) -> None:

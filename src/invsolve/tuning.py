@@ -24,6 +24,7 @@ LARGEST = 2**17
 ROUNDS = 20  # that a row takes, about
 _LONG = 0.3  # seconds: a batch that takes as long no longer suffers from the cost of calls
 _PART_OF_MEMORY = 0.5  # of what is available, that a batch may take
+_SAME_MEMORY = 2**30  # bytes that it may take where results are to depend on nothing, such as what happens to be free
 _CACHED = 2**20  # bytes of targets that a compiled batch goes through at its best: what stays in a core's cache
 _REFILLS = 4  # widths that a problem should fill: its last rows, in places that keep their number, are the fewer
 _GAIN = 0.5  # of the time of a run, that compiling is taken to save
@@ -32,13 +33,23 @@ _GAIN = 0.5  # of the time of a run, that compiling is taken to save
 class Tuning:
     """What was found out for a run. `batch_size` rows are evaluated together; `notes` are for the user."""
 
-    def __init__(self, settings: Settings, method: RowMethod | None, n: int, workers: int) -> None:
+    def __init__(
+        self, settings: Settings, method: RowMethod | None, n: int, workers: int, group: int | None = None
+    ) -> None:
         self.settings, self.method, self.n, self.workers = settings, method, n, workers
-        self.batch_size = settings.batch_size or min(USUAL, n)
+        # Where results are not to depend on them, the batch size and what pays at the moment are not followed.
+        self.group = group
+        self.asked = settings.batch_size if group is None else None
+        self.batch_size = self.asked or min(USUAL, n)
         self.kernels: CompiledKernels | None = None
         self.compile_seconds = 0.0
         self.notes: list[str] = []
         self._done = False
+        if group is not None and settings.batch_size is not None:
+            self.notes.append(
+                f"batch_size {settings.batch_size} was not followed: where results are to be deterministic, {group} "
+                f"examples are solved together"
+            )
 
     def find_out(self, problem: Problem, seconds_per_row: float) -> None:
         """Race and compile on the rows of the first problem, each evaluation of which took so long without gradient.
@@ -57,12 +68,13 @@ class Tuning:
             self.batch_size = min(self.batch_size, most)
             return
         work = 3 * ROUNDS * seconds_per_row * self.n / self.workers
-        if self.settings.batch_size is None:
+        if self.asked is None:
             self.batch_size = min(self.batch_size, most)
-            if problem.n >= 2 * USUAL and work > 2 * _LONG and self.settings.compile != "on":
+            race = self.group is None and self.settings.compile != "on"
+            if race and problem.n >= 2 * USUAL and work > 2 * _LONG:
                 self.batch_size, seconds_per_row = self._race(problem, min(most, problem.n))
                 work = ROUNDS * seconds_per_row * self.n / self.workers
-        if self.settings.compile != "off":
+        if self.settings.compile == "on" or (self.settings.compile == "auto" and self.group is None):
             self._compile(problem, work, most)
 
     def shrink(self) -> bool:
@@ -84,18 +96,20 @@ class Tuning:
 
     def _fitting(self, problem: Problem) -> int:
         """Rows that fit into memory together."""
-        asked = min(self.settings.batch_size or LARGEST, self.n)
+        asked = min(self.asked or LARGEST, self.n)
         if asked * problem.targets.shape[1] < 2**20:  # a few hundred megabytes at worst
             return asked
         each = row_bytes(problem) + (self.method.row_bytes(problem.d, problem.dtype) if self.method else 0)
+        if self.group is not None:
+            return 1 << int(math.log2(max(1, min(asked, _SAME_MEMORY / each))))
         available = available_memory(problem.device)
         most = max(1, int(_PART_OF_MEMORY * available / each))
-        if self.settings.batch_size is not None and asked * each > available:
+        if self.asked is not None and asked * each > available:
             raise OptionError(
-                f"batch_size {self.settings.batch_size}: {asked} rows of model '{problem.model.name}' take about "
+                f"batch_size {self.asked}: {asked} rows of model '{problem.model.name}' take about "
                 f"{asked * each / 1e9:.3g} GB, and {available / 1e9:.3g} GB are free; use {most} or less, or auto"
             )
-        return asked if self.settings.batch_size is not None else min(asked, most)
+        return asked if self.asked is not None else min(asked, most)
 
     def _race(self, problem: Problem, most: int) -> tuple[int, float]:
         """The batch size that took least time a row for a round, and that time."""
@@ -135,7 +149,7 @@ class Tuning:
         affordable = math.inf if demanded else _GAIN * work / 3
         if reason or affordable < SECONDS_AT_LEAST:
             return
-        width = min(self.settings.batch_size or self._compiled_width(problem), self.n, most)
+        width = min(self.asked or self.group or self._compiled_width(problem), self.n, most)
         kernels = CompiledKernels(width, affordable)
         compiled = self._round(problem, width, kernels)
         try:

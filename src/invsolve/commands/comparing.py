@@ -20,6 +20,7 @@ from invsolve.commands.flags import (
     Compile,
     Config,
     Csv,
+    Deterministic,
     Device,
     DType,
     EvaluationTimeout,
@@ -92,6 +93,7 @@ def compare(
     batch_size: BatchSize = "auto",
     compile: Compile = "auto",
     threads: Threads = None,
+    deterministic: Deterministic = False,
     prior: Prior = False,
     targets: Targets = "targets",
     identifiers: Identifiers = "identifiers",
@@ -132,6 +134,7 @@ def compare(
             batch_size,
             compile,
             threads,
+            deterministic,
             prior,
         )
         options = _assigned_by_method(ctx, names, option)

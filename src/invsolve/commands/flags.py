@@ -67,6 +67,12 @@ Compile = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", help="cores to use; default: as many as the process may")
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic", help="the same bits for any --batch-size and --threads, resumed or not; several times slower"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no messages")]
 Log = Annotated[
@@ -117,6 +123,7 @@ def run_settings(
     batch_size: str,
     compile: str,
     threads: int | None,
+    deterministic: bool,
     prior: bool,
 ) -> Settings:
     """What the flags of a run say of it, as they are common to all methods."""
@@ -133,6 +140,7 @@ def run_settings(
         batch_size=read_batch_size(batch_size),
         compile=compile,
         threads=threads,
+        deterministic=deterministic,
         prior=prior,
     )
 

@@ -10,7 +10,7 @@ import fcntl
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ from invsolve.data.store import read_columns, write_columns, write_solution_bloc
 from invsolve.errors import DataError, OutputError, first_line
 
 Columns = dict[str, np.ndarray]
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The columns of all parts, one after another."""
+    return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
 
 _OURS = re.compile(r"lock|run\.json|final\.h5|fit\.h5|checkpoint\.safetensors|rows-\d{12}-\d{12}\.h5|\..*\.tmp")
 
