@@ -18,6 +18,7 @@ import numpy as np
 
 from invsolve.data.checkpoint_file import read_checkpoint, write_checkpoint
 from invsolve.data.files import written_aside
+from invsolve.data.json_text import json_object
 from invsolve.data.store import read_columns, write_columns, write_solution_blocks
 from invsolve.errors import DataError, OutputError, first_line
 
@@ -103,10 +104,9 @@ class RunFolder:
 
     def _read_identity(self, record: Path) -> dict[str, Any] | None:
         try:
-            found = json.loads(record.read_text())
+            return json_object(record.read_text())
         except (OSError, ValueError):
             return None  # killed before its first range: there is nothing to lose
-        return found if isinstance(found, dict) else None
 
     @staticmethod
     def is_begun(out: Path) -> bool:
