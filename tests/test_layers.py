@@ -23,6 +23,7 @@ FLOORS = [
     {"pipeline", "report", "rerun"},
     {"contest"},
     {"run"},
+    {"preparation", "range_work"},
     {"range_solver", "workers", "reuse", "reached", "provenance"},
     {"registry"},
     {"tuning"},

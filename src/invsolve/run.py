@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import os
 import platform
 import sys
@@ -25,25 +24,20 @@ from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, joined, range_name, refuse_other_run
 from invsolve.data.solution import Solution, Status
-from invsolve.data.store import read_dataset, read_solution
+from invsolve.data.store import read_solution
 from invsolve.errors import DataError, ModelError, OptionError, OutputError, first_line
 from invsolve.memory import MORE_MEMORY, ran_out
 from invsolve.methods.joint import JointMethod
+from invsolve.preparation import prepare
 from invsolve.problem import Conduct
-from invsolve.range_solver import RangeSolver
+from invsolve.range_work import RangeWork
 from invsolve.ranges import Range, Ranges, most_rows, split
 from invsolve.reached import Answer, Reached, any_finite, counts
-from invsolve.registry import load_refiner, model_of
 from invsolve.settings import (
     Settings,
-    check_limits,
-    choose_device,
-    choose_dtype,
-    choose_threads,
     deterministic_algorithms,
     threads_set,
 )
-from invsolve.shapes import solution_shape
 from invsolve.watchdog import TimedOut, Watchdog
 from invsolve.workers import can_fork, solve_shared
 
@@ -71,32 +65,10 @@ class Run:
         self.when_left: Callable[[Solution | None], None] = self._say_notes
         """What is told, in another thread, before the process ends in an evaluation that nothing else can end."""
         self._unsaved = self._replace_network = False
-        method, self.saved = reuse.make_method(settings)
-        refiner = load_refiner(settings.refine, method, seed=settings.seed)
-        device, dtype = choose_device(settings.device), choose_dtype(settings.dtype)
-        self.threads = choose_threads(settings.threads)
-        check_limits(settings)
-        self.dataset = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
-        if self.saved is not None and model is None and self.dataset.model is None:
-            self.dataset = reuse.with_model_of(self.saved, self.dataset)
-        self.model = model_of(self.dataset, model, model_options)
-        if self.saved is not None:
-            self.notes += reuse.check_model(self.saved, self.model)
-        self.x_shape = solution_shape(self.model, self.dataset)
-        if self.saved is not None:
-            self.notes += reuse.check_data(self.saved, self.dataset, self.x_shape)
-        for solver in filter(None, (method, refiner)):
-            if refusal := solver.refusal(math.prod(self.x_shape), dtype):
-                raise OptionError(refusal)
-        self.solver = RangeSolver(self.dataset, self.model, self.x_shape, method, refiner, device, dtype, settings,
-            workers=self.threads if device.type == "cpu" else 1,
-        )  # fmt: skip
-        self.conduct.watch.limit = settings.evaluation_timeout
-        self.solver.check_extras()
-        if settings.compile == "on" and method.row_method is None:
-            raise OptionError(
-                f"compile: method '{method.name}' cannot be compiled, only row methods and multistart can; leave it out"
-            )
+        ready = prepare(dataset, model, model_options, settings)
+        self.dataset, self.model, self.x_shape = ready.dataset, ready.model, ready.x_shape
+        self.solver, self.saved, self.threads = ready.solver, ready.saved, ready.threads
+        self.notes += ready.notes
 
     @property
     def is_joint(self) -> bool:
@@ -230,9 +202,7 @@ class Run:
     def _solve_ranges(self, workers: int, ranges: Ranges, folder: RunFolder | None, control: Control) -> None:
         """Solve range by range, by so many processes as soon as they are seen to pay."""
         n, is_joint, reached = len(self.dataset), isinstance(self.solver.method, JointMethod), self.reached
-
-        def work(start: int, stop: int, control: Control) -> Answer:
-            return self._solve_range(start, stop, control, folder)
+        work = RangeWork(self.solver, folder)
 
         def keep(answer: Answer) -> None:
             reached.add(answer)
@@ -277,26 +247,6 @@ class Run:
         if self.solver.device.type != "cpu" or not can_fork():
             return 1
         return max(1, min(self.threads, ranges.left // _LEAST_SHARE))
-
-    def _solve_range(self, start: int, stop: int, control: Control, folder: RunFolder | None) -> Answer:
-        """Solve the examples start ≤ i < stop, and keep them if they are finished; in this process or a worker."""
-        began = time.monotonic()
-        columns = self.solver.solve(start, stop, control)
-        finished = not control.stopped
-        told = {"took": round(time.monotonic() - began, 3)} | counts(columns)
-        kept = finished and folder is not None
-        if folder is not None and finished:
-            folder.put(range_name(start, stop), columns)
-        return Answer(
-            given=(start, stop),
-            finished=finished,
-            any_finite=any_finite(columns),
-            columns=None if kept else columns,
-            first_error=self.conduct.first_error,
-            fits=self.conduct.fitting.known,
-            growth=self.conduct.fitting.growth.words,
-            told=told,
-        )
 
     def _fit(self, method: JointMethod, folder: RunFolder | None, control: Control) -> bool:
         """Let a joint method see all examples; what it found is a piece of its own, so that it is not lost either.

@@ -33,7 +33,18 @@ def joined(parts: Sequence[Columns]) -> Columns:
 _OURS = re.compile(r"lock|run\.json|final\.h5|fit\.h5|checkpoint\.safetensors|rows-\d{12}-\d{12}\.h5|\..*\.tmp")
 
 
-class RunFolder:
+class Pieces:
+    """A folder for finished pieces of work. One that is put twice, or by several at a time, is there once and whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def put(self, name: str, columns: Columns) -> None:
+        """Keep the columns of one finished piece of work."""
+        write_columns(self.path / f"{name}.h5", columns)
+
+
+class RunFolder(Pieces):
     """`OUT.parts`, locked by the one run that writes OUT; removed once OUT is complete.
 
     Args:
@@ -47,7 +58,8 @@ class RunFolder:
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
-        self.out, self.path = out, _folder_of(out)
+        super().__init__(_folder_of(out))
+        self.out = out
         self.ended_early = False  # whether OUT waits to be completed by a run that resumes
         try:
             self.path.mkdir(exist_ok=True)
@@ -112,10 +124,6 @@ class RunFolder:
     def is_begun(out: Path) -> bool:
         """Whether an unfinished run towards `out` has left its folder."""
         return (_folder_of(out) / "run.json").exists()
-
-    def put(self, name: str, columns: Columns) -> None:
-        """Keep the columns of one finished piece of work."""
-        write_columns(self.path / f"{name}.h5", columns)
 
     def get(self, name: str) -> Columns | None:
         """The columns kept under this name, or None; a damaged file counts as none."""
