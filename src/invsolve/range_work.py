@@ -35,5 +35,7 @@ class RangeWork:
             first_error=conduct.first_error,
             fits=conduct.fitting.known,
             growth=conduct.fitting.growth.words,
+            batch_size=self.solver.batch_size,
+            compiled=self.solver.tuning.kernels is not None,
             told=told,
         )

@@ -37,6 +37,7 @@ class Ranges:
         self._most = most_rows(row_bytes)
         self._size = min(RANGE, self._most)
         self._workers = self._least = 1
+        self._is_shared = False
 
     @property
     def left(self) -> int:
@@ -49,7 +50,7 @@ class Ranges:
             return None
         start, stop = self._gaps[-1]
         rows = self._size
-        if self._workers > 1:
+        if self._is_shared:
             # At most half a share of what is left, so that all end at about the same time (guided self-scheduling).
             rows = min(rows, max(self._least, math.ceil(self.left / (2 * self._workers))))
         rows = math.ceil(rows / self._grain) * self._grain
@@ -74,10 +75,11 @@ class Ranges:
         if seconds < PATIENCE:
             self._size = max(self._size, min(2 * rows, self._most))
 
-    def share(self, workers: int) -> None:
-        """From now on, the ranges are solved by so many workers at a time."""
-        rounds = max(1, math.ceil(self.left / (workers * RANGE)))
+    def share(self, workers: int, each: int = 1) -> None:
+        """From now on, the ranges are solved by so many workers at a time, `each` of whom has at least so many."""
+        rounds = each * max(1, math.ceil(self.left / (workers * RANGE)))
         self._workers, self._least = workers, math.ceil(self.left / (workers * rounds))
+        self._is_shared = workers > 1 or each > 1
 
 
 def most_rows(row_bytes: int) -> int:

@@ -33,6 +33,7 @@ from invsolve.problem import Conduct
 from invsolve.range_work import RangeWork
 from invsolve.ranges import Range, Ranges, most_rows, split
 from invsolve.reached import Answer, Reached, any_finite, counts
+from invsolve.remote_work import Asked, RemoteWork
 from invsolve.settings import (
     Settings,
     deterministic_algorithms,
@@ -66,6 +67,9 @@ class Run:
         """What is told, in another thread, before the process ends in an evaluation that nothing else can end."""
         self._unsaved = self._replace_network = False
         ready = prepare(dataset, model, model_options, settings)
+        self._asked = Asked(ready.dataset, model, model_options, settings)
+        self._remote: RemoteWork | None = None
+        self._found: Columns | None = None  # by the fit of a joint method
         self.dataset, self.model, self.x_shape = ready.dataset, ready.model, ready.x_shape
         self.solver, self.saved, self.threads = ready.solver, ready.saved, ready.threads
         self.notes += ready.notes
@@ -178,6 +182,8 @@ class Run:
             ModelError: no example can be evaluated.
         """
         method, reached = self.solver.method, self.reached
+        if self.settings.cluster is not None:  # before anything is computed that might be for nothing
+            self._remote = RemoteWork(self.settings.cluster, self._asked, folder)
         for start, stop, columns in folder.finished() if folder is not None else ():
             reached.add(Answer((start, stop), True, any_finite(columns)))
             control.tell("kept", start=start, stop=stop)
@@ -220,6 +226,11 @@ class Run:
                 control.tell("fault", example=example, text=text)
                 reached.fault_told = True
 
+        if self._remote is not None:
+            hung = self._remote.solve(ranges, self._found, keep, control)
+            if hung is not None:
+                self._hang(hung, control)
+            return
         # What a joint method learned is only to be scored once the run is stopped, as far as there is time.
         while (control.may_score if is_joint else not control.stopped) and (given := ranges.take()) is not None:
             began, rows = time.monotonic(), given[1] - given[0]
@@ -279,6 +290,7 @@ class Run:
                 self.notes.append(f"the training could not be kept meanwhile: {checkpoints.failed}")
         else:
             self._look_for_network()
+        self._found = found
         self.solver.use_fit(method, found)
         return True
 
@@ -406,7 +418,8 @@ class Run:
         """The solution file's attributes but `seconds`."""
         used = {} if self.saved is None else {"network": str(self.saved.path)}
         written = {"network_written": str(self.settings.save_network)} if self.network_written else {}
-        return self.identity | provenance.attributes(self.solver, self.threads) | used | written
+        there = {} if self._remote is None else self._remote.attributes(self.reached)
+        return self.identity | provenance.attributes(self.solver, self.threads) | used | written | there
 
     def _check_out(self, out: Path, overwrite: bool, resume: bool) -> Solution | None:
         """See that `out` can be written; with `resume`, a run that is already complete is returned as it is."""

@@ -1,0 +1,144 @@
+"""The driver: ranges are handed out as tasks, answers taken in, the screen kept, and all of it ended in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from invsolve.cluster.board import Board, News
+from invsolve.cluster.session import Session
+from invsolve.cluster.worker import MOST_BEGUN, Job, solve_range
+from invsolve.control import Control
+from invsolve.errors import WorkerError, first_line
+from invsolve.ranges import Range, Ranges
+from invsolve.shared_progress import show
+
+_PER_WORKER = 8  # ranges at least, so that those that take long balance
+_WAIT = 0.2  # seconds, that bound how late a signal is seen
+_LOOK = 0.5  # seconds from one look at the board to the next
+
+
+def solve_on_cluster(
+    session: Session,
+    job: Job,
+    ranges: Ranges,
+    keep: Callable[[Any], None],
+    control: Control,
+    total: int,
+) -> str | None:
+    """Solve all ranges, or as many as `control` allows; as `workers.solve_shared`, on other machines.
+
+    `keep` is called here with every answer, which tells what it `took`, in the order in which they come.
+
+    Raises:
+        OptionError: there is no room for the workers.
+        WorkerError: workers died of a range again and again. Whatever the work raises is raised here too.
+    """
+    team = _Team(session, job, ranges, control, total)
+    try:
+        while team.hand_out() or team.pending:
+            for answer in team.ended():
+                keep(answer)
+            team.look()
+    finally:
+        team.end()
+    return team.hung
+
+
+class _Team:
+    def __init__(self, session: Session, job: Job, ranges: Ranges, control: Control, total: int) -> None:
+        import ray
+
+        self.ranges, self.control, self.total = ranges, control, total
+        self.workers = session.count_workers()
+        ranges.share(self.workers, _PER_WORKER)
+        self.done, self.evaluations = total - ranges.left, 0
+        self.hung: str | None = None
+        self.pending: dict[Any, Range] = {}
+        self._stopping = False
+        self._forget: list[Range] = []
+        self._looked = time.monotonic()
+        self._job = [ray.put(job)]
+        here = ray.get_runtime_context().get_node_id()
+        affine = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=affine).remote()
+        asked = session.cluster
+        # Without `max_calls` a process that used a GPU would end with each task.
+        self._task = ray.remote(solve_range).options(
+            num_cpus=asked.cpus_per_worker,
+            num_gpus=asked.gpus_per_worker,
+            max_retries=MOST_BEGUN,
+            scheduling_strategy="SPREAD",
+        )
+
+    def hand_out(self) -> bool:
+        """Give ranges to idle workers; whether any is left for them."""
+        while not self.control.stopped and self.hung is None and len(self.pending) < self.workers:
+            given = self.ranges.take()
+            if given is None:
+                return False
+            reference = self._task.remote(self._job, self._board, given, self.control.seconds_left)
+            self.pending[reference] = given
+        return not self.control.stopped and self.hung is None
+
+    def ended(self) -> list[Any]:
+        """The answers that have come, after a short wait for one."""
+        import ray
+
+        ready, _ = ray.wait(list(self.pending), num_returns=1, timeout=_WAIT)
+        if ready:  # others may be there as well
+            ready, _ = ray.wait(list(self.pending), num_returns=len(self.pending), timeout=0)
+        answers = []
+        for reference in ready:
+            start, stop = given = self.pending.pop(reference)
+            self._forget.append(given)
+            try:
+                answer = ray.get(reference)
+            except ray.exceptions.TaskCancelledError:
+                continue
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                if self.hung is not None:
+                    continue
+                raise WorkerError(
+                    f"examples {start} to {stop - 1} could not be solved on the cluster: {first_line(error)}. What was "
+                    f"written is kept, and --resume goes on"
+                ) from None
+            self.done += stop - start
+            self.evaluations += answer.told["evaluations"]
+            self.ranges.took(stop - start, answer.told["took"])
+            answers.append(answer)
+        return answers
+
+    def look(self) -> None:
+        """Read the board, and let it know of a stop."""
+        import ray
+
+        if (self.control.stopped or self.hung is not None) and not self._stopping:
+            self._stopping = True
+            self._board.stop.remote()
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        news: News = ray.get(self._board.collect.remote(self._forget))
+        self._forget = []
+        for event in news.events:
+            self.control.tell(event.kind, **event.told)
+        for start, stop in news.lost:
+            self.control.tell("lost", start=start, stop=stop)
+        show(self.control, list(news.told.values()), done=self.done, total=self.total, evaluations=self.evaluations)
+        for given, words in news.hung.items():
+            self.hung = self.hung or words
+            for reference in [r for r, of in self.pending.items() if of == given]:
+                ray.cancel(reference, force=True)
+                self.ranges.give_back(given)
+
+    def end(self) -> None:
+        """Let nobody work on: what they finished has been handed over."""
+        import ray
+
+        for reference in self.pending:
+            ray.cancel(reference, force=True)
+        ray.kill(self._board)

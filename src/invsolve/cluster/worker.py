@@ -1,0 +1,139 @@
+"""What a task on the cluster does: solve one range, and tell the board how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from invsolve.control import Control, Progress
+from invsolve.errors import WorkerError
+from invsolve.events import Event
+from invsolve.ranges import Range
+from invsolve.shared_progress import Told, told
+from invsolve.watchdog import Watch, shared_memory
+
+BEAT = 0.5  # seconds from one word with the board to the next
+MOST_BEGUN = 4  # times that a range is begun, of which a worker dies each time
+_GENTLER = 2  # deaths, from which on less is solved together
+
+
+class Work(Protocol):
+    """Solves ranges, in a process of its own."""
+
+    watch: Watch
+    model: str  # its name
+
+    def __call__(self, start: int, stop: int, control: Control) -> Any:
+        """Solve the examples start ≤ i < stop; the answer travels to the driver."""
+        ...
+
+    def shrink(self) -> None:
+        """Solve less together from now on."""
+        ...
+
+
+@dataclass
+class Job:
+    """What all tasks of a run need. `make` is called once in each process."""
+
+    make: Callable[[], Work]
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+_made: dict[str, Work] = {}
+"""The work of the run that this process belongs to, by its key."""
+
+
+def solve_range(job: list[Any], board: Any, given: Range, seconds_left: float | None) -> Any:
+    """The task. `job` holds the reference of a `Job`, which is loaded only where it is not known yet.
+
+    Raises:
+        WorkerError: whoever solved this range before has died of it, too often to try again.
+    """
+    import ray
+
+    before = ray.get(board.begin.remote(given))
+    if before >= MOST_BEGUN:
+        raise WorkerError(
+            f"{before} workers died while they solved examples {given[0]} to {given[1] - 1}; perhaps memory ran out: "
+            f"give each more by --cpus-per-worker, or a smaller --batch-size. What was written is kept, and --resume "
+            f"goes on"
+        )
+    work = _work(job)
+    if before >= _GENTLER:
+        work.shrink()
+    with _Line(board, given, work) as line:
+        return work(*given, _RemoteControl(line, seconds_left))
+
+
+def _work(reference: list[Any]) -> Work:
+    import ray
+
+    job: Job = ray.get(reference[0])
+    if job.key not in _made:
+        _made.clear()  # of a run before this one
+        _made[job.key] = job.make()
+    return _made[job.key]
+
+
+class _Line:
+    """The line to the board, while a range is solved: a thread that tells and asks twice a second."""
+
+    def __init__(self, board: Any, given: Range, work: Work) -> None:
+        self._board, self._given, self._work = board, given, work
+        self._seen = shared_memory()
+        work.watch.share(self._seen)
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self.told: Told | None = None
+        self.stopped = False
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> _Line:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._speak()
+
+    def hear(self, event: Event) -> None:
+        """An event that is to be told."""
+        with self._lock:
+            self._events.append(event)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT):
+            self._speak()
+
+    def _speak(self) -> None:
+        import ray
+
+        with self._lock:
+            events, self._events = self._events, []
+        hung = self._work.watch.overdue(self._seen, self._work.model)
+        with contextlib.suppress(ray.exceptions.RayError):  # the driver has gone, and this process goes with it
+            self.stopped |= ray.get(self._board.tell.remote(self._given, self.told, events, hung))
+
+
+class _RemoteControl(Control):
+    """The run's control as a worker has it: the time that was left, the driver's word to stop."""
+
+    def __init__(self, line: _Line, seconds_left: float | None) -> None:
+        super().__init__(display=self._show, listeners=(line.hear,))
+        self._line, self._heard = line, math.inf  # of how far all are, the driver tells
+        self.start(seconds_left)
+
+    def _show(self, progress: Progress) -> None:
+        self._line.told = told(progress)
+
+    @property
+    def stopped(self) -> bool:
+        return self._line.stopped or super().stopped

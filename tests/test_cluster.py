@@ -1,0 +1,274 @@
+"""Ranges on a Ray cluster: two nodes in one process, as Ray itself tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import invsolve
+from invsolve import ranges
+from invsolve.cluster import session
+from invsolve.control import Control
+from invsolve.data.dataset import Dataset
+from invsolve.data.solution import COLUMNS, Solution
+from invsolve.events import Event
+from invsolve.models.base import Identifiers
+from invsolve.settings import Cluster
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning", "ignore::DeprecationWarning"),
+    pytest.mark.xdist_group("ray"),
+]
+COMPARED = [*(c for c in COLUMNS if c != "example"), "history"]
+MODEL = """
+import os, time
+from pathlib import Path
+import torch
+from neighbour import gain
+
+def F(x, identifiers):
+    {extra}
+    return gain() * torch.sin(x * identifiers)
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A head without cores for workers, and two nodes with one each."""
+    from ray.cluster_utils import Cluster as Machines
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        machines.add_node(num_cpus=1)
+    yield machines
+    session.disconnect()
+    machines.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "RANGE", 5)
+    monkeypatch.setattr(ranges, "PATIENCE", 0)  # they do not grow
+
+
+def waves(n: int = 40) -> Dataset:
+    rng = np.random.default_rng(2)
+    known = rng.uniform(1, 2, (n, 2))
+    return Dataset(targets=np.sin(known * rng.uniform(-0.7, 0.7, (n, 2))), identifiers=known, x0=np.zeros(2))
+
+
+def sine(x: Tensor, identifiers: Identifiers) -> Tensor:
+    assert isinstance(identifiers, Tensor)
+    return torch.sin(x * identifiers)
+
+
+def on(nodes: Any, data: Any, model: Any = sine, method: str = "bfgs", **more: Any) -> Solution:
+    return invsolve.solve(data, model, method, cluster=Cluster(nodes.address), **more)
+
+
+def assert_same(a: Solution, b: Solution, columns: list[str] = COMPARED) -> None:
+    for name in columns:
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["bfgs", "lm", "multistart"])
+def test_a_cluster_changes_no_solution(nodes: Any, method: str, tmp_path: Path) -> None:
+    data, out = waves(), tmp_path / "out.h5"
+    heard: list[Event] = []
+    found = on(nodes, data, method=method, out=out, control=Control(listeners=[heard.append]))
+    # How the Jacobian can be had, each process finds out by an evaluation more of one example.
+    counts = ("evaluations", "gradients", "history") if method == "lm" else ()
+    there = [name for name in COMPARED if name not in counts]
+    assert_same(found, invsolve.solve(data, sine, method, threads=1), there)
+    assert sum(event.kind == "range" for event in heard) >= 8
+    assert json.loads(found.attributes["cluster"])["workers"] == 2
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_what_machines_do_not_share_is_returned(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invsolve.remote_work.survey", lambda files, folder: (False, []))
+    out = tmp_path / "out.h5"
+    found = on(nodes, waves(), out=out)
+    assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_joint_method_is_refined_there(nodes: Any) -> None:
+    data, options = waves(), {"steps": 40}
+    found = on(nodes, data, method="jpo", options=options)
+    assert_same(found, invsolve.solve(data, sine, "jpo", options=options, threads=1))
+    assert "network" in found.attributes["chosen"]
+
+
+def test_bits_do_not_depend_on_where_they_are_computed(nodes: Any) -> None:
+    data = waves(150)
+    here, there = invsolve.solve(data, sine, "lm", deterministic=True), on(nodes, data, method="lm", deterministic=True)
+    for name in COMPARED:
+        np.testing.assert_array_equal(getattr(here, name), getattr(there, name), err_msg=name)
+
+
+def own_model(folder: Path, extra: str = "pass") -> str:
+    """A model in a file that no machine knows, with a neighbour that it imports."""
+    folder.mkdir(exist_ok=True)
+    (folder / "own.py").write_text(MODEL.format(extra=extra))
+    (folder / "neighbour.py").write_text("def gain():\n    return 1.0\n")
+    return f"{folder / 'own.py'}:F"
+
+
+def test_the_users_code_is_brought_along(nodes: Any, tmp_path: Path) -> None:
+    """By Ray: what the file was when the run began counts, wherever it was."""
+    place = f"Path({str(tmp_path / 'seen')!r}).write_text(__file__)"
+    model = own_model(tmp_path / "code", place)
+    found = on(nodes, waves(), model)
+    assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
+    assert not (tmp_path / "seen").read_text().startswith(str(tmp_path))
+
+
+def test_a_node_that_is_lost_costs_no_example(nodes: Any, tmp_path: Path) -> None:
+    model, out = own_model(tmp_path / "code", "time.sleep(0.1)"), tmp_path / "out.h5"
+    third = nodes.add_node(num_cpus=1)
+    heard: list[Event] = []
+
+    def losing(event: Event) -> None:
+        heard.append(event)
+        if event.kind == "range" and sum(e.kind == "range" for e in heard) == 2:
+            threading.Thread(target=nodes.remove_node, args=(third,), kwargs={"allow_graceful": False}).start()
+
+    found = on(nodes, waves(), model, out=out, control=Control(listeners=[losing]))
+    assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
+    assert sorted(s for e in heard if e.kind == "range" for s in range(e.told["start"], e.told["stop"])) == [*range(40)]
+
+
+def test_a_worker_that_dies_is_followed_by_another(nodes: Any, tmp_path: Path) -> None:
+    died = tmp_path / "died"
+    kill = f"p = Path({str(died)!r}); p.exists() or (p.touch(), os.kill(os.getpid(), 9))"
+    heard: list[Event] = []
+    found = on(nodes, waves(), own_model(tmp_path / "code", kill), control=Control(listeners=[heard.append]))
+    assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
+    assert died.exists()
+    assert any(event.kind == "lost" for event in heard)
+
+
+def test_what_kills_every_worker_ends_the_run_in_one_line(nodes: Any, tmp_path: Path) -> None:
+    with pytest.raises(invsolve.InvsolveError, match="4 workers died while they solved examples [0-9]+ to"):
+        on(nodes, waves(8), own_model(tmp_path / "code", "os.kill(os.getpid(), 9)"))
+
+
+def test_rows_that_raise_are_nonfinite_there_too(nodes: Any, tmp_path: Path) -> None:
+    data = waves()
+    data.identifiers = np.array(data.identifiers)
+    data.identifiers[7] = -1.0
+    raising = "assert bool((identifiers > 0).all()), 'negative'"
+    found = on(nodes, data, own_model(tmp_path / "code", raising))
+    assert list(np.flatnonzero(found.status == invsolve.Status.NONFINITE)) == [7]
+    rest = np.arange(40) != 7
+    np.testing.assert_allclose(found.loss[rest], invsolve.solve(waves(), sine, "bfgs").loss[rest], atol=1e-12)
+
+
+def test_what_the_model_does_wrong_is_told_as_at_home(nodes: Any) -> None:
+    def mixing(x: Tensor, identifiers: Identifiers) -> Tensor:
+        return x - x.mean(0)
+
+    with pytest.raises(invsolve.InvsolveError, match="mixes rows"):
+        on(nodes, waves(), mixing)
+
+
+def test_a_stop_leaves_what_was_reached_and_another_machine_goes_on(nodes: Any, tmp_path: Path) -> None:
+    model, out, control = own_model(tmp_path / "code", "time.sleep(0.05)"), tmp_path / "out.h5", Control()
+
+    def stopping(event: Event) -> None:
+        control.interrupted = control.interrupted or event.kind == "range"
+
+    control.listeners = (stopping,)
+    part = on(nodes, waves(), model, out=out, control=control)
+    assert 0 < part.status_counts()["not_run"] < 40
+    whole = invsolve.solve(waves(), model, "bfgs", out=out, resume=True, threads=1)
+    assert_same(whole, invsolve.solve(waves(), sine, "bfgs", threads=1))
+
+
+def test_a_driver_that_is_killed_loses_no_finished_range(nodes: Any, tmp_path: Path) -> None:
+    model, out, data = own_model(tmp_path / "code", "time.sleep(0.05)"), tmp_path / "out.h5", tmp_path / "d.h5"
+    invsolve.write_dataset(data, waves())
+    words = ["solve", str(data), "--model", model, "--out", str(out), "--quiet", "--cluster", nodes.address]
+    script = (
+        "from invsolve import ranges; ranges.RANGE = 5; ranges.PATIENCE = 0; from invsolve.__main__ import main; main()"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script, *words])
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("out.h5.parts/rows-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    kept = len(list(tmp_path.glob("out.h5.parts/rows-*")))
+    assert kept >= 2
+    heard: list[Event] = []
+    found = on(nodes, data, model, out=out, resume=True, control=Control(listeners=[heard.append]))
+    assert sum(event.kind == "kept" for event in heard) >= kept
+    assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
+
+
+def test_an_evaluation_that_hangs_ends_the_run(nodes: Any, tmp_path: Path) -> None:
+    hang = "time.sleep(0 if float(identifiers.max()) < 3 else 3600)"
+    data = waves(30)
+    data.identifiers = np.array(data.identifiers)
+    data.identifiers[25] = 3.5
+    with pytest.warns(UserWarning, match="had not come back after"):
+        found = on(nodes, data, own_model(tmp_path / "code", hang), evaluation_timeout=1.0)
+    assert found.status[25] == invsolve.Status.NOT_RUN
+    assert (found.status[:5] != invsolve.Status.NOT_RUN).all()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "says"),
+    [
+        ({"workers": 9}, "9 workers of 1 CPUs each: the cluster has 2 CPUs; ask for fewer"),
+        ({"gpus_per_worker": 1}, "1 worker of 1 GPUs each: the cluster has 0 GPUs"),
+        ({"workers": 0}, "workers must be auto, or from 1"),
+        ({"cpus_per_worker": 0}, "cpus_per_worker must be from 1"),
+        ({"gpus_per_worker": 1.5}, "gpus_per_worker must be a whole number or from 0 to 1"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_refused(nodes: Any, cluster: dict[str, Any], says: str) -> None:
+    with pytest.raises(invsolve.OptionError, match=says):
+        invsolve.solve(waves(), sine, "bfgs", cluster=Cluster(nodes.address, **cluster))
+
+
+def test_versions_must_be_the_same(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invsolve.cluster.survey.__version__", "9.9")
+    with pytest.raises(invsolve.OptionError, match="invsolve is 9.9 here and .* install the same on all"):
+        on(nodes, waves())
+
+
+def test_data_must_be_seen_by_all(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "d.h5"
+    invsolve.write_dataset(data, waves())
+    monkeypatch.setattr("invsolve.cluster.survey.os.path.getsize", lambda path: 1)
+    with pytest.raises(invsolve.OptionError, match="d.h5 is not to be seen on"):
+        on(nodes, data)
+
+
+def test_an_address_must_answer() -> None:
+    with pytest.raises(invsolve.OptionError, match="no Ray cluster answers at '127.0.0.1:1'"):
+        invsolve.solve(waves(), sine, "bfgs", cluster="127.0.0.1:1")
+
+
+def test_ray_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    session.disconnect()
+    monkeypatch.setattr("invsolve.cluster.session.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(invsolve.OptionError, match=r"needs Ray, .*: pip install 'invsolve\[ray\]'"):
+        invsolve.solve(waves(), sine, "bfgs", cluster="ray")
