@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 RANGE = 4096  # examples of the first range: a few full batches
 PATIENCE = 5.0  # seconds; a range that took less is followed by one of twice the size
+WORTHWHILE = 10.0  # seconds; ranges that are shared take no less, while there is as much for each worker
 MEMORY = 2**26  # bytes of data that a range may bring into memory
 
 Range = tuple[int, int]
@@ -38,6 +39,7 @@ class Ranges:
         self._size = min(RANGE, self._most)
         self._workers = self._least = 1
         self._is_shared = False
+        self._worthwhile = 1  # examples, as far as is known
 
     @property
     def left(self) -> int:
@@ -52,7 +54,8 @@ class Ranges:
         rows = self._size
         if self._is_shared:
             # At most half a share of what is left, so that all end at about the same time (guided self-scheduling).
-            rows = min(rows, max(self._least, math.ceil(self.left / (2 * self._workers))))
+            fair = math.ceil(self.left / self._workers)
+            rows = min(rows, max(self._least, min(self._worthwhile, fair), math.ceil(fair / 2)))
         rows = math.ceil(rows / self._grain) * self._grain
         # A small rest would not fill a batch.
         return start, stop if stop - start < 1.5 * rows else start + rows
@@ -72,6 +75,7 @@ class Ranges:
 
     def took(self, rows: int, seconds: float) -> None:
         """Tell how long a range of so many rows took."""
+        self._worthwhile = math.ceil(rows * WORTHWHILE / max(seconds, 1e-3))
         if seconds < PATIENCE:
             self._size = max(self._size, min(2 * rows, self._most))
 

@@ -83,7 +83,8 @@ class RemoteWork:
                 answer.columns = None
             keep(answer)
 
-        job = Job(partial(Remade, there, fit, self.pieces))
+        # A board hears some thousand words a second.
+        job = Job(partial(Remade, there, fit, self.pieces), beat=max(0.5, self.session.count_workers() / 1000))
         return solve_on_cluster(self.session, job, ranges, take, control, len(asked.dataset))
 
 

@@ -6,8 +6,11 @@ import contextlib
 import importlib.util
 import logging
 import os
+import signal
 import socket
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +114,7 @@ def _start(ray: Any, cluster: Cluster, code: Path | None) -> None:
         more["runtime_env"] = {"working_dir": str(code)}
     try:
         _knock(cluster.address)
-        with _silent(), warnings.catch_warnings():
+        with _own_signals(), _silent(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(**more)
     except Exception as error:  # of many kinds, by address
@@ -129,7 +132,21 @@ def _knock(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _silent() -> Any:
+def _own_signals() -> Iterator[None]:
+    """What a signal does stays as it was: Ray would end the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
     """Without Ray's words about itself, some of which it prints."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
         yield

@@ -17,7 +17,6 @@ from invsolve.ranges import Range
 from invsolve.shared_progress import Told, told
 from invsolve.watchdog import Watch, shared_memory
 
-BEAT = 0.5  # seconds from one word with the board to the next
 MOST_BEGUN = 4  # times that a range is begun, of which a worker dies each time
 _GENTLER = 2  # deaths, from which on less is solved together
 
@@ -42,6 +41,7 @@ class Job:
     """What all tasks of a run need. `make` is called once in each process."""
 
     make: Callable[[], Work]
+    beat: float = 0.5  # seconds from one word with the board to the next
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -64,28 +64,28 @@ def solve_range(job: list[Any], board: Any, given: Range, seconds_left: float | 
             f"give each more by --cpus-per-worker, or a smaller --batch-size. What was written is kept, and --resume "
             f"goes on"
         )
-    work = _work(job)
+    work, beat = _work(job)
     if before >= _GENTLER:
         work.shrink()
-    with _Line(board, given, work) as line:
+    with _Line(board, given, work, beat) as line:
         return work(*given, _RemoteControl(line, seconds_left))
 
 
-def _work(reference: list[Any]) -> Work:
+def _work(reference: list[Any]) -> tuple[Work, float]:
     import ray
 
     job: Job = ray.get(reference[0])
     if job.key not in _made:
         _made.clear()  # of a run before this one
         _made[job.key] = job.make()
-    return _made[job.key]
+    return _made[job.key], job.beat
 
 
 class _Line:
     """The line to the board, while a range is solved: a thread that tells and asks twice a second."""
 
-    def __init__(self, board: Any, given: Range, work: Work) -> None:
-        self._board, self._given, self._work = board, given, work
+    def __init__(self, board: Any, given: Range, work: Work, beat: float) -> None:
+        self._board, self._given, self._work, self._every = board, given, work, beat
         self._seen = shared_memory()
         work.watch.share(self._seen)
         self._over = threading.Event()
@@ -110,7 +110,7 @@ class _Line:
             self._events.append(event)
 
     def _beat(self) -> None:
-        while not self._over.wait(BEAT):
+        while not self._over.wait(self._every):
             self._speak()
 
     def _speak(self) -> None:
