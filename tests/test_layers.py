@@ -36,7 +36,7 @@ FLOORS = [
     {"coordinates", "penalty", "shapes", "histories", "rows_apart", "checkpoints", "memory", "watchdog"},
     {"models", "data"},
     {"shared_progress"},
-    {"options", "config", "settings", "ranges", "tracing", "control"},
+    {"options", "config", "settings", "ranges", "tracing", "control", "crew"},
     {"events"},
     {"errors", "__init__"},
     {"_version"},
