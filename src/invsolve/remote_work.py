@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,20 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from invsolve.checkpoints import Checkpoints, State
 from invsolve.cluster.session import connect
 from invsolve.cluster.survey import survey
 from invsolve.cluster.team import solve_on_cluster
+from invsolve.cluster.training import Course, train_on_cluster
 from invsolve.cluster.worker import Job
 from invsolve.control import Control
+from invsolve.crew import Crew
 from invsolve.data.dataset import Dataset
 from invsolve.data.run_folder import Columns, Pieces, RunFolder, range_name
+from invsolve.errors import DataError
+from invsolve.examples import most_members
 from invsolve.methods.joint import JointMethod
+from invsolve.methods.solver_network import NetworkMethod, SolverNetwork
 from invsolve.preparation import prepare
 from invsolve.range_work import RangeWork
 from invsolve.ranges import Ranges
 from invsolve.reached import Answer, Reached
 from invsolve.settings import Cluster, Settings, deterministic_algorithms, threads_set
-from invsolve.watchdog import Watch
+from invsolve.watchdog import TimedOut, Watch
 
 
 @dataclass(frozen=True)
@@ -73,9 +80,6 @@ class RemoteWork:
         self, ranges: Ranges, fit: Columns | None, keep: Callable[[Answer], None], control: Control
     ) -> str | None:
         """Solve all ranges; `fit` is what a joint method has found. In which evaluation one hung, in words, or None."""
-        asked, cluster = self.asked, self.session.cluster
-        settings = replace(asked.settings, cluster=None, threads=cluster.cpus_per_worker)
-        there = replace(asked, model=self.session.name_there(asked.model), settings=settings)
 
         def take(answer: Answer) -> None:
             if self.folder is not None and answer.finished and answer.columns is not None:
@@ -84,29 +88,124 @@ class RemoteWork:
             keep(answer)
 
         # A board hears some thousand words a second.
-        job = Job(partial(Remade, there, fit, self.pieces), beat=max(0.5, self.session.count_workers() / 1000))
-        return solve_on_cluster(self.session, job, ranges, take, control, len(asked.dataset))
+        job = Job(
+            partial(RemadeWork, self._there, fit, self.pieces), beat=max(0.5, self.session.count_workers() / 1000)
+        )
+        return solve_on_cluster(self.session, job, ranges, take, control, len(self.asked.dataset))
+
+    def train(self, earlier: State | None, control: Control) -> Learned:
+        """Let a joint method learn from all examples, from an `earlier` checkpoint of the folder, if there is one.
+
+        Raises:
+            TimedOut: an evaluation of F took too long.
+            InvsolveError: as the training does.
+        """
+        dataset, folder = self.asked.dataset, self.folder
+        course, keep = Course(partial(RemadeTraining, self._there)), None
+        if self.pieces is not None:
+            shared = Pieces(self.pieces)
+            course = replace(course, put=shared.put_checkpoint, get=shared.get_checkpoint)
+        elif folder is not None:
+            course, keep = replace(course, get=Held(earlier)), folder.put_checkpoint
+        learned, hung = train_on_cluster(self.session, course, control, most_members(dataset), keep, len(dataset))
+        if hung is not None:
+            raise TimedOut(hung)
+        assert isinstance(learned, Learned)
+        if learned.columns is None:
+            return learned
+        return replace(learned, columns=_writable(learned.columns))
+
+    @property
+    def _there(self) -> Asked:
+        """What is asked of a worker."""
+        settings = replace(self.asked.settings, cluster=None, threads=self.session.cluster.cpus_per_worker)
+        return replace(self.asked, model=self.session.name_there(self.asked.model), settings=settings)
 
 
-class Remade:
-    """The work of a run, in a process of a worker's."""
+def _writable(columns: Columns) -> Columns:
+    """Copies: what Ray hands over cannot be written to."""
+    return {name: np.array(values) for name, values in columns.items()}
 
-    def __init__(self, asked: Asked, fit: Columns | None, pieces: Path | None) -> None:
+
+@dataclass(frozen=True)
+class Held:
+    """A checkpoint that travels with the training."""
+
+    state: State | None
+
+    def __call__(self) -> State | None:
+        return self.state
+
+
+class _Remade:
+    """What solves, in a process of a worker's."""
+
+    def __init__(self, asked: Asked) -> None:
         ready = prepare(asked.dataset, asked.model, asked.model_options, asked.settings)
-        self._solver, self._threads, self._deterministic = ready.solver, ready.threads, asked.settings.deterministic
-        method = ready.solver.method
-        if fit is not None and isinstance(method, JointMethod):
-            # What Ray hands over cannot be written to.
-            ready.solver.use_fit(method, {name: np.array(values) for name, values in fit.items()})
-        self._work = RangeWork(ready.solver, None if pieces is None else Pieces(pieces))
+        self.settings, self.solver, self._threads = asked.settings, ready.solver, ready.threads
         self.watch: Watch = ready.solver.conduct.watch
         self.model = ready.model.name
 
+    @contextlib.contextmanager
+    def as_asked(self) -> Iterator[None]:
+        """Computes as the run is to meanwhile."""
+        with threads_set(self._threads), deterministic_algorithms(self.settings.deterministic):
+            yield
+
+
+class RemadeWork(_Remade):
+    """The work of a run on its ranges, where `fit` is what a joint method has found."""
+
+    def __init__(self, asked: Asked, fit: Columns | None, pieces: Path | None) -> None:
+        super().__init__(asked)
+        method = self.solver.method
+        if fit is not None and isinstance(method, JointMethod):
+            self.solver.use_fit(method, _writable(fit))
+        self._work = RangeWork(self.solver, None if pieces is None else Pieces(pieces))
+
     def __call__(self, start: int, stop: int, control: Control) -> Answer:
         """Solve the examples start ≤ i < stop."""
-        with threads_set(self._threads), deterministic_algorithms(self._deterministic):
+        with self.as_asked():
             return self._work(start, stop, control)
 
     def shrink(self) -> None:
         """Solve less together from now on."""
-        self._solver.tuning.shrink()
+        self.solver.tuning.shrink()
+
+
+@dataclass
+class Learned:
+    """What came of a training."""
+
+    columns: Columns | None  # see `RangeSolver.fit`
+    network: SolverNetwork | None  # where it is one that can be saved
+    first_error: tuple[int, str] | None
+    fits: tuple[int, int] | None  # rows that did not fit into memory, and those that did
+    whole: bool  # whether it came to its end
+    failed: str  # why it could not be kept meanwhile
+
+
+class RemadeTraining(_Remade):
+    """The training of a run's joint method."""
+
+    def __call__(
+        self, crew: Crew, control: Control, keep: Callable[[State], int], earlier: Callable[[], State | None]
+    ) -> Learned:
+        """Train with the others of a crew, from what an earlier one has kept."""
+        every, solver, kept = self.settings.checkpoint_every, self.solver, None
+        method, conduct = solver.method, solver.conduct
+        assert isinstance(method, JointMethod)
+        with contextlib.suppress(DataError):  # the driver has told of it
+            kept = earlier()
+        checkpoints = Checkpoints(None if every is None else keep, kept, every=every or 0.0, crew=crew)
+        solver.listen(control)
+        with self.as_asked():
+            columns = solver.fit(method, control, checkpoints)
+        return Learned(
+            columns=columns,
+            network=method.trained if isinstance(method, NetworkMethod) else None,
+            first_error=conduct.first_error,
+            fits=conduct.fitting.known,
+            whole=not checkpoints.stops(control, over=True),
+            failed=checkpoints.failed,
+        )

@@ -18,7 +18,7 @@ import torch
 from invsolve import provenance, reuse
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
-from invsolve.checkpoints import Checkpoints
+from invsolve.checkpoints import Checkpoints, State
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable
@@ -28,6 +28,7 @@ from invsolve.data.store import read_solution
 from invsolve.errors import DataError, ModelError, OptionError, OutputError, first_line
 from invsolve.memory import MORE_MEMORY, ran_out
 from invsolve.methods.joint import JointMethod
+from invsolve.methods.solver_network import NetworkMethod
 from invsolve.preparation import prepare
 from invsolve.problem import Conduct
 from invsolve.range_work import RangeWork
@@ -267,9 +268,8 @@ class Run:
         """
         found, began = folder.get("fit") if folder is not None else None, time.monotonic()
         if found is None:
-            checkpoints = self._checkpoints(folder, control)
             try:
-                found = self.solver.fit(method, control, checkpoints)
+                found, whole = self._train(method, folder, control)
             except TimedOut:
                 self._note_no_network()
                 raise
@@ -283,30 +283,48 @@ class Run:
                     self._save_network()
             evaluations = int(found["evaluations"].sum())
             control.tell("trained", took=round(time.monotonic() - began, 3), evaluations=evaluations, **method.chosen)
-            if not checkpoints.stops(control, over=True) and folder is not None:
+            if whole and folder is not None:
                 folder.put("fit", found)
                 folder.drop_checkpoint()
-            if checkpoints.failed:
-                self.notes.append(f"the training could not be kept meanwhile: {checkpoints.failed}")
         else:
             self._look_for_network()
         self._found = found
         self.solver.use_fit(method, found)
         return True
 
-    def _checkpoints(self, folder: RunFolder | None, control: Control) -> Checkpoints:
-        """Where the training is kept meanwhile; it goes on from what an earlier run kept of it, if that is usable."""
-        if folder is None:
-            return Checkpoints()
+    def _train(self, method: JointMethod, folder: RunFolder | None, control: Control) -> tuple[Columns | None, bool]:
+        """What a joint method finds, here or on a cluster, see `RangeSolver.fit`; and whether it came to its end."""
+        earlier = self._checkpoint(folder, control)
+        if self._remote is None or not method.trains_in_crews:
+            every = None if folder is None else self.settings.checkpoint_every
+            keep = folder.put_checkpoint if folder is not None and every is not None else None
+            checkpoints = Checkpoints(keep, earlier, every=every or 0.0)
+            found = self.solver.fit(method, control, checkpoints)
+            whole, failed = not checkpoints.stops(control, over=True), checkpoints.failed
+        else:
+            learned = self._remote.train(earlier, control)
+            found, whole, failed = learned.columns, learned.whole, learned.failed
+            self.conduct.first_error = learned.first_error
+            if learned.fits is not None:
+                self.conduct.fitting.learn(*learned.fits)
+            if isinstance(method, NetworkMethod):
+                method.take(learned.network)
+            if found is not None:
+                self.solver.use_fit(method, found)
+        if failed:
+            self.notes.append(f"the training could not be kept meanwhile: {failed}")
+        return found, whole
+
+    def _checkpoint(self, folder: RunFolder | None, control: Control) -> State | None:
+        """What an earlier run kept of its training, if that is usable."""
         earlier = None
         try:
-            earlier = folder.get_checkpoint()
+            earlier = None if folder is None else folder.get_checkpoint()
         except DataError as error:
             self.notes.append(f"{error}; the training begins anew")
         if earlier is not None:
             control.tell("resumed", stage=list(earlier)[-1])
-        every = self.settings.checkpoint_every
-        return Checkpoints(None if every is None else folder.put_checkpoint, earlier, every=every or 0.0)
+        return earlier
 
     def _save_network(self) -> None:
         """Keep what was learned, also where the training was stopped."""

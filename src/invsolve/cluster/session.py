@@ -107,6 +107,7 @@ def _ray() -> Any:
 def _start(ray: Any, cluster: Cluster, code: Path | None) -> None:
     more: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
     if cluster.address == "ray":
+        more["address"] = "local"  # whatever else runs on this machine
         more["num_cpus"] = max(len(os.sched_getaffinity(0)), cluster.cpus_per_worker * (cluster.workers or 1))
     else:
         more = {"address": cluster.address, "logging_level": logging.ERROR, "log_to_driver": False}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import uuid
@@ -21,11 +20,15 @@ MOST_BEGUN = 4  # times that a range is begun, of which a worker dies each time
 _GENTLER = 2  # deaths, from which on less is solved together
 
 
-class Work(Protocol):
-    """Solves ranges, in a process of its own."""
+class Watched(Protocol):
+    """Something in which an evaluation of F may take too long."""
 
     watch: Watch
     model: str  # its name
+
+
+class Work(Watched, Protocol):
+    """Solves ranges, in a process of its own."""
 
     def __call__(self, start: int, stop: int, control: Control) -> Any:
         """Solve the examples start ≤ i < stop; the answer travels to the driver."""
@@ -67,8 +70,8 @@ def solve_range(job: list[Any], board: Any, given: Range, seconds_left: float | 
     work, beat = _work(job)
     if before >= _GENTLER:
         work.shrink()
-    with _Line(board, given, work, beat) as line:
-        return work(*given, _RemoteControl(line, seconds_left))
+    with Line(board, given, work, beat) as line:
+        return work(*given, RemoteControl(line, seconds_left))
 
 
 def _work(reference: list[Any]) -> tuple[Work, float]:
@@ -81,11 +84,16 @@ def _work(reference: list[Any]) -> tuple[Work, float]:
     return _made[job.key], job.beat
 
 
-class _Line:
-    """The line to the board, while a range is solved: a thread that tells and asks twice a second."""
+class Line:
+    """The line to the board, while `given` is worked on: a thread that tells and asks twice a second.
 
-    def __init__(self, board: Any, given: Range, work: Work, beat: float) -> None:
-        self._board, self._given, self._work, self._every = board, given, work, beat
+    Where the board is gone, so is the driver, and this process goes with it, or is ended by `gone`.
+    """
+
+    def __init__(
+        self, board: Any, given: Range, work: Watched, beat: float, gone: Callable[[], None] = lambda: None
+    ) -> None:
+        self._board, self._given, self._work, self._every, self._gone = board, given, work, beat, gone
         self._seen = shared_memory()
         work.watch.share(self._seen)
         self._over = threading.Event()
@@ -95,7 +103,7 @@ class _Line:
         self.stopped = False
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> _Line:
+    def __enter__(self) -> Line:
         self._thread.start()
         return self
 
@@ -119,14 +127,16 @@ class _Line:
         with self._lock:
             events, self._events = self._events, []
         hung = self._work.watch.overdue(self._seen, self._work.model)
-        with contextlib.suppress(ray.exceptions.RayError):  # the driver has gone, and this process goes with it
+        try:
             self.stopped |= ray.get(self._board.tell.remote(self._given, self.told, events, hung))
+        except ray.exceptions.RayError:
+            self._gone()
 
 
-class _RemoteControl(Control):
+class RemoteControl(Control):
     """The run's control as a worker has it: the time that was left, the driver's word to stop."""
 
-    def __init__(self, line: _Line, seconds_left: float | None) -> None:
+    def __init__(self, line: Line, seconds_left: float | None = None) -> None:
         super().__init__(display=self._show, listeners=(line.hear,))
         self._line, self._heard = line, math.inf  # of how far all are, the driver tells
         self.start(seconds_left)

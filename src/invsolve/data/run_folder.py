@@ -43,6 +43,26 @@ class Pieces:
         """Keep the columns of one finished piece of work."""
         write_columns(self.path / f"{name}.h5", columns)
 
+    def put_checkpoint(self, state: dict[str, Any]) -> int:
+        """Keep the state of a training in place of an earlier one; the bytes that it took.
+
+        Raises:
+            OutputError: the disk is full or refuses; the earlier one is still there.
+        """
+        return write_checkpoint(self._checkpoint, state)
+
+    def get_checkpoint(self) -> dict[str, Any] | None:
+        """The state of a training that an earlier run has kept, if any.
+
+        Raises:
+            DataError: it is damaged, or of another version.
+        """
+        return read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
 
 class RunFolder(Pieces):
     """`OUT.parts`, locked by the one run that writes OUT; removed once OUT is complete.
@@ -134,29 +154,9 @@ class RunFolder(Pieces):
             return read_columns(path)
         return None
 
-    def put_checkpoint(self, state: dict[str, Any]) -> int:
-        """Keep the state of a training in place of an earlier one; the bytes that it took.
-
-        Raises:
-            OutputError: the disk is full or refuses; the earlier one is still there.
-        """
-        return write_checkpoint(self._checkpoint, state)
-
-    def get_checkpoint(self) -> dict[str, Any] | None:
-        """The state of a training that an earlier run has kept, if any.
-
-        Raises:
-            DataError: it is damaged, or of another version.
-        """
-        return read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
-
     def drop_checkpoint(self) -> None:
         """The training is finished."""
         self._checkpoint.unlink(missing_ok=True)
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
 
     def finished(self) -> Iterator[tuple[int, int, Columns]]:
         """The ranges start ≤ i < stop that are kept, in order, with their columns; a damaged one is none."""

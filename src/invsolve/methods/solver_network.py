@@ -183,13 +183,18 @@ class NetworkMethod(JointMethod):
         self.chosen["network"] = {"kind": KINDS[len(self.network.standard.spatial)], "weights": weights}
         return self.network
 
+    def take(self, trained: SolverNetwork | None) -> None:
+        """Have what the method has trained in another process."""
+        self.network, self._at_first = trained, {}
+
     @property
     def trained(self) -> SolverNetwork | None:
         """The network as it stands; None where there is none, or one that has learned nothing."""
         if self.network is None or self.saved is not None:
             return self.network
         now = self.network.network.state_dict()
-        return None if all(torch.equal(t, now[name]) for name, t in self._at_first.items()) else self.network
+        unchanged = bool(self._at_first) and all(torch.equal(t, now[name]) for name, t in self._at_first.items())
+        return None if unchanged else self.network
 
 
 SIZES = ("network", "width", "depth", "channels", "scale")
