@@ -52,7 +52,9 @@ def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster as Machines
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    quickly = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": quickly}
+    machines = Machines(initialize_head=True, head_node_args=head)
     for _ in range(2):
         machines.add_node(num_cpus=1)
     yield machines

@@ -44,11 +44,17 @@ def test_a_crew_finds_what_one_process_finds(nodes: Any, alone: Solution, tmp_pa
     found = on(nodes, save_network=network, control=Control(listeners=[heard.append]))
     near(found, alone)
     assert found.attributes["chosen"] == alone.attributes["chosen"]
-    asked = invsolve.predict(waves(), network, model=sine)
+    asked = invsolve.predict(network, waves(), sine)
     assert np.median(asked.loss) < np.median(asked.loss_initial)
 
 
-def test_a_node_lost_while_it_trains_costs_nothing(nodes: Any, alone: Solution, tmp_path: Path) -> None:  # noqa: F811
+def test_a_node_lost_while_it_trains_costs_nothing(
+    nodes: Any,  # noqa: F811
+    alone: Solution,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")  # in which Ray waits for a node that is gone
     third, heard = nodes.add_node(num_cpus=1), []
 
     def losing(event: Event) -> None:
@@ -67,10 +73,10 @@ def test_a_node_lost_while_it_trains_costs_nothing(nodes: Any, alone: Solution, 
 
 
 def test_a_worker_that_dies_in_training_is_followed_by_another(
-    nodes: Any,
+    nodes: Any,  # noqa: F811
     alone: Solution,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also where machines share no folder, so that the driver keeps the checkpoints."""
     monkeypatch.setattr("invsolve.remote_work.survey", lambda files, folder: (False, []))
