@@ -107,6 +107,11 @@ class Remade:
         with threads_set(self._threads), deterministic_algorithms(self._deterministic):
             return self._work(start, stop, control)
 
-    def shrink(self) -> None:
-        """Solve less together from now on."""
-        self._solver.tuning.shrink()
+    @property
+    def batch_size(self) -> int:
+        """Examples that are solved together, at most."""
+        return self._solver.tuning.batch_size
+
+    def limit(self, rows: int) -> None:
+        """Solve at most so many together from now on."""
+        self._solver.tuning.limit(rows)
