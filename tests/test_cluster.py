@@ -24,7 +24,7 @@ from torch import Tensor
 
 import invsolve
 from invsolve import ranges
-from invsolve.cluster import code, session
+from invsolve.cluster import code, session, team
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import COLUMNS, Solution
@@ -156,6 +156,19 @@ def test_a_node_that_is_lost_costs_no_example(nodes: Any, tmp_path: Path) -> Non
     found = on(nodes, waves(), model, out=out, control=Control(listeners=[losing]))
     assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
     assert sorted(s for e in heard if e.kind == "range" for s in range(e.told["start"], e.told["stop"])) == [*range(40)]
+
+
+def test_a_cluster_that_ends_is_told_in_one_line(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = team._Team.look
+
+    def losing(self: Any) -> None:
+        ray.kill(self._board)
+        begin(self)
+
+    monkeypatch.setattr(team._Team, "look", losing)
+    monkeypatch.setattr(team, "_LOOK", 0.0)
+    with pytest.raises(invsolve.WorkerError, match="connected to was lost: ActorDiedError.*--resume goes on"):
+        on(nodes, waves(), own_model(tmp_path / "code", "time.sleep(0.05)"))
 
 
 def test_a_worker_that_dies_is_followed_by_another(nodes: Any, tmp_path: Path) -> None:

@@ -46,6 +46,14 @@ def solve_on_cluster(
     return team.hung
 
 
+def _ended(error: Exception) -> WorkerError:
+    """The board is gone, which is on the machine that this process is connected to."""
+    return WorkerError(
+        f"the part of the cluster that this run is connected to was lost: {first_line(error)}. What was written is kept, "
+        f"and --resume goes on"
+    )
+
+
 class _Team:
     def __init__(self, session: Session, job: Job, ranges: Ranges, control: Control, total: int) -> None:
         import ray
@@ -116,7 +124,9 @@ class _Team:
             except ray.exceptions.TaskCancelledError:
                 continue
             except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
+                raise (
+                    _ended(error.cause) if isinstance(error.cause, ray.exceptions.RayError) else error.cause
+                ) from None
             except ray.exceptions.RayError as error:
                 if self.hung is not None:
                     continue
@@ -144,7 +154,10 @@ class _Team:
         if time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
-        news: News = ray.get(self._board.collect.remote(self._forget))
+        try:
+            news: News = ray.get(self._board.collect.remote(self._forget))
+        except ray.exceptions.RayError as error:
+            raise _ended(error) from None
         self._forget = []
         for event in news.events:
             self.control.tell(event.kind, **event.told)
