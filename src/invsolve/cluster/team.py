@@ -49,8 +49,8 @@ def solve_on_cluster(
 def _ended(error: Exception) -> WorkerError:
     """The board is gone, which is on the machine that this process is connected to."""
     return WorkerError(
-        f"the part of the cluster that this run is connected to was lost: {first_line(error)}. What was written is kept, "
-        f"and --resume goes on"
+        f"the part of the cluster that this run is connected to was lost: {first_line(error)}. What was written is "
+        f"kept, and --resume goes on"
     )
 
 
