@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,7 +24,7 @@ from torch import Tensor
 
 import invsolve
 from invsolve import ranges
-from invsolve.cluster import session
+from invsolve.cluster import code, session, team
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import COLUMNS, Solution
@@ -126,7 +130,7 @@ def test_bits_do_not_depend_on_where_they_are_computed(nodes: Any) -> None:
 
 def own_model(folder: Path, extra: str = "pass") -> str:
     """A model in a file that no machine knows, with a neighbour that it imports."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     (folder / "own.py").write_text(MODEL.format(extra=extra))
     (folder / "neighbour.py").write_text("def gain():\n    return 1.0\n")
     return f"{folder / 'own.py'}:F"
@@ -156,6 +160,19 @@ def test_a_node_that_is_lost_costs_no_example(nodes: Any, tmp_path: Path) -> Non
     assert sorted(s for e in heard if e.kind == "range" for s in range(e.told["start"], e.told["stop"])) == [*range(40)]
 
 
+def test_a_cluster_that_ends_is_told_in_one_line(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = team._Team.look
+
+    def losing(self: Any) -> None:
+        ray.kill(self._board)
+        begin(self)
+
+    monkeypatch.setattr(team._Team, "look", losing)
+    monkeypatch.setattr(team, "_LOOK", 0.0)
+    with pytest.raises(invsolve.WorkerError, match="connected to was lost: ActorDiedError.*--resume goes on"):
+        on(nodes, waves(), own_model(tmp_path / "code", "time.sleep(0.05)"))
+
+
 def test_a_worker_that_dies_is_followed_by_another(nodes: Any, tmp_path: Path) -> None:
     died = tmp_path / "died"
     kill = f"p = Path({str(died)!r}); p.exists() or (p.touch(), os.kill(os.getpid(), 9))"
@@ -164,6 +181,61 @@ def test_a_worker_that_dies_is_followed_by_another(nodes: Any, tmp_path: Path) -
     assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
     assert died.exists()
     assert any(event.kind == "lost" for event in heard)
+
+
+GREEDY = """
+import os, resource
+from multiprocessing import parent_process
+
+def F(x, identifiers):
+    in_worker = parent_process() is not None or "ray::" in open("/proc/self/cmdline").read()
+    ROOM
+    return (x * identifiers).sin()
+"""
+ALLOCATES = """
+    if in_worker:
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, limits[1]))
+        try:
+            bytearray(len(x) * 2**24)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+"""
+KILLED = """
+    if in_worker and len(x) > 2:
+        open(__DIED__, "a").write(f"{os.getpid()} ")
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("room", [ALLOCATES, KILLED], ids=["allocation fails", "killed by the system"])
+def test_a_worker_without_memory_solves_less_together(nodes: Any, tmp_path: Path, room: str) -> None:
+    """Really: more than 7 rows do not fit under RLIMIT_AS; or SIGKILL with more than 2, as of an OOM killer."""
+    died = tmp_path / "died"
+    (tmp_path / "greedy.py").write_text(GREEDY.replace("    ROOM", room).replace("__DIED__", repr(str(died))))
+    data, heard = waves(32 if room == ALLOCATES else 12), list[Event]()
+    told = pytest.warns(UserWarning, match="there was not enough memory for") if room == ALLOCATES else nullcontext()
+    with told, mock.patch("invsolve.ranges.RANGE", 16):
+        found = on(nodes, data, f"{tmp_path / 'greedy.py'}:F", control=Control(listeners=[heard.append]))
+    assert_same(found, invsolve.solve(data, sine, "bfgs", threads=1), ["x", "loss", "status"])
+    if room == KILLED:
+        assert len(died.read_text().split()) >= 2
+        assert any(event.kind == "lost" for event in heard)
+
+
+def test_a_model_that_raises_on_one_machine_only_costs_no_example(nodes: Any, tmp_path: Path) -> None:
+    """On that of the first process which asks."""
+    chosen = tmp_path / "chosen"
+    extra = (
+        f"chosen = Path({str(chosen)!r}); 'ray::' in open('/proc/self/cmdline').read() and not chosen.exists() and "
+        "chosen.write_text(str(os.getpid()))\n"
+        "    if chosen.exists() and chosen.read_text() == str(os.getpid()): raise ValueError('a broken machine')"
+    )
+    heard: list[Event] = []
+    found = on(nodes, waves(), own_model(tmp_path / "code", extra), control=Control(listeners=[heard.append]))
+    assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
+    assert any(event.kind == "lost" and "a broken machine" in event.told["text"] for event in heard)
 
 
 def test_what_kills_every_worker_ends_the_run_in_one_line(nodes: Any, tmp_path: Path) -> None:
@@ -240,6 +312,8 @@ def test_an_evaluation_that_hangs_ends_the_run(nodes: Any, tmp_path: Path) -> No
     [
         ({"workers": 9}, "9 workers of 1 CPUs each: the cluster has 2 CPUs; ask for fewer"),
         ({"gpus_per_worker": 1}, "1 worker of 1 GPUs each: the cluster has 0 GPUs"),
+        ({"cpus_per_worker": 2}, "1 worker of 2 CPUs each: the machines of the cluster have room for 0; ask for less"),
+        ({"gpus_per_worker": -1}, "gpus_per_worker must be a whole number or from 0 to 1, found -1"),
         ({"workers": 0}, "workers must be auto, or from 1"),
         ({"cpus_per_worker": 0}, "cpus_per_worker must be from 1"),
         ({"gpus_per_worker": 1.5}, "gpus_per_worker must be a whole number or from 0 to 1"),
@@ -264,9 +338,42 @@ def test_data_must_be_seen_by_all(nodes: Any, tmp_path: Path, monkeypatch: pytes
         on(nodes, data)
 
 
-def test_an_address_must_answer() -> None:
-    with pytest.raises(invsolve.OptionError, match="no Ray cluster answers at '127.0.0.1:1'"):
-        invsolve.solve(waves(), sine, "bfgs", cluster="127.0.0.1:1")
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"),
+        ("ray://127.0.0.1:1", "no Ray cluster answers at 'ray://127.0.0.1:1'"),
+        ("nobody.invalid:6379", "no Ray cluster answers at 'nobody.invalid:6379'"),
+        ("ray://head", "cluster 'ray://head' has no port"),
+    ],
+)
+def test_an_address_must_answer(address: str, says: str) -> None:
+    session.disconnect()
+    with pytest.raises(invsolve.OptionError, match=says):
+        invsolve.solve(waves(), sine, "bfgs", cluster=address)
+
+
+def test_another_server_is_not_taken_for_ray() -> None:
+    """Ray itself would try for minutes."""
+    session.disconnect()
+    with socketserver.TCPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(invsolve.OptionError, match="what listens there is not Ray"):
+            invsolve.solve(waves(), sine, "bfgs", cluster=f"127.0.0.1:{server.server_address[1]}")
+
+
+def test_code_is_copied_as_it_is_now_and_no_more_than_python_files(tmp_path: Path) -> None:
+    model = own_model(tmp_path / ".hidden" / "code")
+    folder = tmp_path / ".hidden" / "code"
+    for name in ("data.csv", ".secret.d/x.py", "venv/pyvenv.cfg", "venv/lib.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    first = code.code_of(model)
+    assert first is not None
+    assert sorted(path.name for path in first.rglob("*")) == ["neighbour.py", "own.py"]
+    assert code.code_of(model) == first
+    (folder / "neighbour.py").write_text("def gain():\n    return 2.0\n")
+    assert code.code_of(model) != first
 
 
 def test_ray_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:

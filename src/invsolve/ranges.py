@@ -80,7 +80,10 @@ class Ranges:
             self._size = max(self._size, min(2 * rows, self._most))
 
     def share(self, workers: int, each: int = 1) -> None:
-        """From now on, the ranges are solved by so many workers at a time, `each` of whom has at least so many."""
+        """From now on, the ranges are solved by so many workers at a time.
+
+        None needs to be smaller than a worker's share of all that is left, or of so many of `RANGE`, in `each` parts.
+        """
         rounds = each * max(1, math.ceil(self.left / (workers * RANGE)))
         self._workers, self._least = workers, math.ceil(self.left / (workers * rounds))
         self._is_shared = workers > 1 or each > 1

@@ -170,9 +170,14 @@ class RemadeWork(_Remade):
         with self.as_asked():
             return self._work(start, stop, control)
 
-    def shrink(self) -> None:
-        """Solve less together from now on."""
-        self.solver.tuning.shrink()
+    @property
+    def batch_size(self) -> int:
+        """Examples that are solved together, at most."""
+        return self.solver.tuning.batch_size
+
+    def limit(self, rows: int) -> None:
+        """Solve at most so many together from now on."""
+        self.solver.tuning.limit(rows)
 
 
 @dataclass

@@ -197,7 +197,7 @@ def check_cluster(cluster: Cluster) -> None:
         raise OptionError(f"workers must be auto, or from 1 to {MOST_WORKERS}, found {cluster.workers}")
     if not 1 <= cluster.cpus_per_worker <= MOST_THREADS:
         raise OptionError(f"cpus_per_worker must be from 1 to {MOST_THREADS}, found {cluster.cpus_per_worker}")
-    if not (0 <= cluster.gpus_per_worker <= 1 or cluster.gpus_per_worker == int(cluster.gpus_per_worker)):
+    if not (0 <= (gpus := float(cluster.gpus_per_worker)) <= 1 or (gpus > 1 and gpus.is_integer())):
         raise OptionError(f"gpus_per_worker must be a whole number or from 0 to 1, found {cluster.gpus_per_worker}")
 
 

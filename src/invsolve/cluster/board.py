@@ -35,6 +35,10 @@ class Board:
             self._news.lost.append(given)
         return before
 
+    def excuse(self, given: Range) -> None:
+        """Who worked on this range is alive, and it ended without an answer: whoever begins it next is the first."""
+        self._begun.pop(given, None)
+
     def tell(self, given: Range, told: Told | None, events: list[Event], hung: str | None) -> bool:
         """What a worker has to say; whether it is to stop."""
         if given in self._begun:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import importlib.util
+import os
+import pickle
 import shutil
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +43,35 @@ def code_of(model: Any) -> Path | None:
     return _staged(origin.parent, Path())
 
 
-_stages: dict[tuple[Path, Path], Path] = {}
+_stages: dict[str, Path] = {}
+"""The copies that were made, by what is in them: code that is edited between two runs of one process is another."""
 
 
 def _staged(folder: Path, within: Path) -> Path:
     """A copy of all Python files of a folder, in a place of its own; the data beside them stay where they are."""
-    if (folder, within) in _stages:
-        return _stages[folder, within]
-    stage = Path(tempfile.mkdtemp(prefix="invsolve-code-"))
-    files = [path for path in folder.rglob("*.py") if not any(part.startswith(".") for part in path.parts[1:])]
-    if (size := sum(path.stat().st_size for path in files)) > _SHIPPED:
-        raise OptionError(
-            f"{folder} holds {size / 1e6:.0f} MB of Python files, which would all be brought to each machine; move the "
-            f"model and what it imports to a folder of their own"
-        )
-    for path in files:
-        target = stage / within / path.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    _stages[folder, within] = stage
-    return stage
+    files, size = [], 0
+    for path in _python_files(folder):
+        files.append((within / path.relative_to(folder), content := path.read_bytes()))
+        size += len(content)
+        if size > _SHIPPED:
+            raise OptionError(
+                f"{folder} holds more than {_SHIPPED / 2**20:.0f} MB of Python files, which would all be brought "
+                f"to each machine; move the model and what it imports to a folder of their own"
+            )
+    key = hashlib.sha256(pickle.dumps((folder, sorted(files)))).hexdigest()
+    if key not in _stages:
+        stage = Path(tempfile.mkdtemp(prefix="invsolve-code-"))
+        atexit.register(shutil.rmtree, stage, ignore_errors=True)
+        for path, content in files:
+            (stage / path).parent.mkdir(parents=True, exist_ok=True)
+            (stage / path).write_bytes(content)
+        _stages[key] = stage
+    return _stages[key]
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    """Those of a folder and of the folders in it that are not hidden, nor a virtual environment."""
+    for place, folders, names in os.walk(folder):
+        inner = [name for name in folders if not Path(place, name, "pyvenv.cfg").exists()]
+        folders[:] = sorted(name for name in inner if not name.startswith(".") and name != "__pycache__")
+        yield from (Path(place, name) for name in sorted(names) if name.endswith(".py") and Path(place, name).is_file())

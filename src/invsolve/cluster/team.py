@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from invsolve.cluster.board import Board, News
-from invsolve.cluster.session import Session
-from invsolve.cluster.worker import MOST_BEGUN, Job, solve_range
+from invsolve.cluster.session import Session, beside_driver
+from invsolve.cluster.worker import MOST_BEGUN, Job, Raised, solve_range
 from invsolve.control import Control
 from invsolve.errors import WorkerError, first_line
 from invsolve.ranges import Range, Ranges
@@ -46,11 +46,19 @@ def solve_on_cluster(
     return team.hung
 
 
+def ended(error: Exception) -> WorkerError:
+    """The board is gone, which is on the machine that this process is connected to."""
+    return WorkerError(
+        f"the part of the cluster that this run is connected to was lost: {first_line(error)}. What was written is "
+        f"kept, and --resume goes on"
+    )
+
+
 class _Team:
     def __init__(self, session: Session, job: Job, ranges: Ranges, control: Control, total: int) -> None:
         import ray
 
-        self.ranges, self.control, self.total = ranges, control, total
+        self.session, self.ranges, self.control, self.total = session, ranges, control, total
         self.workers = session.count_workers()
         ranges.share(self.workers, _PER_WORKER)
         self.done, self.evaluations = total - ranges.left, 0
@@ -58,19 +66,18 @@ class _Team:
         self.pending: dict[Any, Range] = {}
         self._stopping = False
         self._forget: list[Range] = []
+        self._moved: set[Range] = set()  # to another machine, for the work raised on one
         self._looked = time.monotonic()
         self._job = [ray.put(job)]
-        here = ray.get_runtime_context().get_node_id()
-        affine = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=affine).remote()
+        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=beside_driver()).remote()
         asked = session.cluster
-        # Without `max_calls` a process that used a GPU would end with each task.
-        self._task = ray.remote(solve_range).options(
+        self._task = ray.remote(
             num_cpus=asked.cpus_per_worker,
             num_gpus=asked.gpus_per_worker,
+            max_calls=0,  # any number; a process that used a GPU would end with each task otherwise
             max_retries=MOST_BEGUN,
             scheduling_strategy="SPREAD",
-        )
+        )(solve_range)
 
     def hand_out(self) -> bool:
         """Give ranges to idle workers; whether any is left for them."""
@@ -78,9 +85,27 @@ class _Team:
             given = self.ranges.take()
             if given is None:
                 return False
-            reference = self._task.remote(self._job, self._board, given, self.control.seconds_left)
-            self.pending[reference] = given
+            self._hand(self._task, given)
         return not self.control.stopped and self.hung is None
+
+    def _hand(self, task: Any, given: Range) -> None:
+        self.pending[task.remote(self._job, self._board, given, self.control.seconds_left)] = given
+
+    def _hand_elsewhere(self, given: Range, raised: Raised) -> None:
+        """What the work raises on one machine may be the fault of that machine; on two it is that of the work.
+
+        Raises:
+            InvsolveError: there is no other machine, or this was the other one.
+        """
+        import ray
+
+        others = [one for one in self.session.machines() if one["NodeID"] != raised.node]
+        if given in self._moved or not others:
+            raise raised.error
+        self._moved.add(given)
+        self.control.tell("lost", start=given[0], stop=given[1], text=str(raised.error))
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(others[0]["NodeID"], soft=True)
+        self._hand(self._task.options(scheduling_strategy=there), given)
 
     def ended(self) -> list[Any]:
         """The answers that have come, after a short wait for one."""
@@ -92,13 +117,14 @@ class _Team:
         answers = []
         for reference in ready:
             start, stop = given = self.pending.pop(reference)
-            self._forget.append(given)
             try:
                 answer = ray.get(reference)
             except ray.exceptions.TaskCancelledError:
                 continue
             except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
+                raise (
+                    ended(error.cause) if isinstance(error.cause, ray.exceptions.RayError) else error.cause
+                ) from None
             except ray.exceptions.RayError as error:
                 if self.hung is not None:
                     continue
@@ -106,6 +132,10 @@ class _Team:
                     f"examples {start} to {stop - 1} could not be solved on the cluster: {first_line(error)}. What was "
                     f"written is kept, and --resume goes on"
                 ) from None
+            if isinstance(answer, Raised):
+                self._hand_elsewhere(given, answer)
+                continue
+            self._forget.append(given)
             self.done += stop - start
             self.evaluations += answer.told["evaluations"]
             self.ranges.took(stop - start, answer.told["took"])
@@ -122,7 +152,10 @@ class _Team:
         if time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
-        news: News = ray.get(self._board.collect.remote(self._forget))
+        try:
+            news: News = ray.get(self._board.collect.remote(self._forget))
+        except ray.exceptions.RayError as error:
+            raise ended(error) from None
         self._forget = []
         for event in news.events:
             self.control.tell(event.kind, **event.told)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from invsolve.checkpoints import State
 from invsolve.cluster.board import Board, News
-from invsolve.cluster.session import Session
+from invsolve.cluster.session import Session, beside_driver
+from invsolve.cluster.team import ended
 from invsolve.cluster.worker import MOST_BEGUN, Line, RemoteControl, Watched
 from invsolve.control import Control
 from invsolve.crew import Crew, ProcessGroup
 from invsolve.errors import InvsolveError, WorkerError, first_line
 from invsolve.memory import ran_out
+from invsolve.settings import Cluster
 from invsolve.shared_progress import show
 
 _RAY_TRAIN = {
@@ -28,10 +28,10 @@ _RAY_TRAIN = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a checkpoint is what there is to be saved
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
-"""Environment of the driver, from which Ray Train takes its settings, where the user has not set them."""
+"""The environment from which Ray Train takes its settings, where the driver's does not say otherwise."""
 _LOOK = 0.5  # seconds from one look at the board to the next
-_LEAVE = 30.0  # seconds that workers may take to end
-_NOBODY = (0, -1)  # the key of the first member's progress; the others' begin with their numbers
+_WAIT = 0.2  # seconds, that bound how late a signal is seen
+_FIRST = (0, -1)  # the key of the first member's progress; the others' begin with their numbers
 
 
 class Trainee(Watched, Protocol):
@@ -123,29 +123,23 @@ class _Classroom:
         import ray
 
         self.control, self.total, self._keep, self._kept = control, total, keep, 0
-        here = ray.get_runtime_context().get_node_id()
-        affine = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-        # Its checkpoint may be large, and must not stand in the way of who asks whether to stop.
-        self._board = ray.remote(TrainingBoard).options(num_cpus=0, scheduling_strategy=affine).remote()
-        self._stopping, self._lost = False, 0
-        self._looked = -1.0
+        self._stopping, self._looked = False, time.monotonic()
+        self._answer: list[Any] = []
         self._hung: str | None = None
-        self._fault: BaseException | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="invsolve-train-")
-        trainer = _trainer(session, [ray.put(course)], self._board, most, self._folder.name)
-        self._thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
-        self._thread.start()
-
-    def _fit(self, trainer: Any) -> None:
-        try:
-            trainer.fit()
-        except Exception as error:  # of Ray's own, of which there are many kinds
-            self._fault = error
+        self._board = ray.remote(TrainingBoard).options(num_cpus=0, scheduling_strategy=beside_driver()).remote()
+        # In a process of its own, for all that Ray Train has begun ends with the one that asked for it.
+        fit = ray.remote(num_cpus=0, max_retries=0, max_calls=1, scheduling_strategy=beside_driver())(_fit)
+        asked, workers = session.cluster, min(session.count_workers(), most)
+        environment = _RAY_TRAIN | {k: v for k, v in os.environ.items() if k.startswith("RAY_TRAIN_")}
+        config = {"course": [ray.put(course)], "board": self._board, "most_begun": MOST_BEGUN}
+        self._fit = fit.remote(config, asked, workers, environment)
 
     def goes_on(self) -> bool:
         """Whether the training does, after a short wait."""
-        self._thread.join(0.1)
-        return self._thread.is_alive() and self._hung is None
+        import ray
+
+        ended, _ = ray.wait([self._fit], timeout=_WAIT)
+        return not ended and not self._answer and self._hung is None
 
     def look(self) -> None:
         """Read the board, and let it know of a stop."""
@@ -157,16 +151,24 @@ class _Classroom:
         if time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
+        try:
+            self._read()
+        except ray.exceptions.RayError as error:
+            raise ended(error) from None
+
+    def _read(self) -> None:
+        import ray
+
         news: News = ray.get(self._board.collect.remote([]))
         for event in news.events:
             self.control.tell(event.kind, **event.told)
-        if lost := [given for given in news.lost if given == _NOBODY]:
-            self.control.tell("lost", start=0, stop=self.total, times=len(lost))
-        told = news.told.get(_NOBODY)
+        if _FIRST in news.lost:
+            self.control.tell("lost", start=0, stop=self.total, text="the training is begun again")
+        told = news.told.get(_FIRST)
         show(self.control, [] if told is None else [told], done=0, total=self.total, evaluations=0)
         self._hung = next(iter(news.hung.values()), None)
         self._take_checkpoint()
-        error = ray.get(self._board.outcome.remote())[1]
+        self._answer, error = ray.get(self._board.outcome.remote())
         if error is not None:
             raise error
 
@@ -186,45 +188,47 @@ class _Classroom:
 
         if self._hung is not None:
             return None, self._hung
-        self.look()
-        answer, error = ray.get(self._board.outcome.remote())
-        if error is not None:
-            raise error
-        if not answer:
-            fault = "Ray Train ended without an answer" if self._fault is None else first_line(self._fault)
+        try:
+            self._read()
+            if not self._answer:
+                ray.get(self._fit)
+        except ray.exceptions.RayTaskError as error:
             raise WorkerError(
-                f"the training could not be done on the cluster: {fault}. What was kept of it stays, and --resume "
-                f"goes on"
-            )
-        return answer[0], None
+                f"the training could not be done on the cluster: {first_line(error.cause)}. What was kept of it stays, "
+                f"and --resume goes on"
+            ) from None
+        except ray.exceptions.RayError as error:
+            raise ended(error) from None
+        if not self._answer:
+            raise WorkerError("the training ended on the cluster without an answer; --resume goes on")
+        return self._answer[0], None
 
     def close(self) -> None:
-        """Let nobody work on: workers that find no board end, and those that Ray begins after them."""
+        """Let nobody work on."""
         import ray
 
+        ray.cancel(self._fit, force=True)
         ray.kill(self._board)
-        self._thread.join(_LEAVE)
-        self._folder.cleanup()
 
 
-def _trainer(session: Session, course: list[Any], board: Any, most: int, folder: str) -> Any:
-    os.environ |= _RAY_TRAIN | os.environ
+def _fit(config: dict[str, Any], asked: Cluster, workers: int, environment: dict[str, str]) -> None:
+    """The task that lets Ray Train do its work."""
+    os.environ.update(environment)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    asked = session.cluster
-    workers = min(session.count_workers(), most)
     each: dict[str, float] = {"CPU": asked.cpus_per_worker}
     if asked.gpus_per_worker:
         each["GPU"] = asked.gpus_per_worker
-    return TorchTrainer(
-        _train,
-        train_loop_config={"course": course, "board": board},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if asked.gpus_per_worker else "gloo"),
-        scaling_config=_scaling(ScalingConfig, workers, use_gpu="GPU" in each, resources_per_worker=each),
-        # How often a training is begun again, the board knows.
-        run_config=RunConfig(name=uuid.uuid4().hex, storage_path=folder, failure_config=FailureConfig(max_failures=-1)),
-    )
+    with tempfile.TemporaryDirectory(prefix="invsolve-train-") as folder:  # of Ray's own notes: checkpoints are ours
+        TorchTrainer(
+            _train,
+            train_loop_config=config,
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if "GPU" in each else "gloo"),
+            scaling_config=_scaling(ScalingConfig, workers, use_gpu="GPU" in each, resources_per_worker=each),
+            # How often a training is begun again, the board knows.
+            run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=-1)),
+        ).fit()
 
 
 def _scaling(kind: Any, workers: int, **more: Any) -> Any:
@@ -242,10 +246,7 @@ def _train(config: dict[str, Any]) -> None:
     course, board, crew = ray.get(config["course"][0]), config["board"], ProcessGroup()
     try:
         before = crew.first(ray.get(board.enter.remote()) if crew.rank == 0 else 0)
-        answer, error = ray.get(board.outcome.remote())
-        if answer or error is not None:
-            return
-        if before >= MOST_BEGUN:
+        if before >= config["most_begun"]:
             raise WorkerError(
                 f"workers died {before} times while they trained; perhaps memory ran out: give each more by "
                 f"--cpus-per-worker, or use fewer --workers. What was kept of the training stays, and --resume goes on"
@@ -253,12 +254,10 @@ def _train(config: dict[str, Any]) -> None:
         answer = _taught(course, board, crew)
         if crew.rank == 0:
             ray.get(board.end.remote(answer))
-    except ray.exceptions.RayActorError:  # the driver has gone, or wants no more
-        return
     except Exception as error:
         if not _lost_another(error):
             ray.get(board.fail.remote(_portable(error)))
-        raise  # so that Ray ends the others, too; whoever it begins anew ends at once
+        raise  # so that Ray ends the others, too
 
 
 def _taught(course: Course, board: Any, crew: Crew) -> Any:
@@ -279,13 +278,8 @@ def _taught(course: Course, board: Any, crew: Crew) -> Any:
         state: State | None = ray.get(board.kept.remote())[1]
         return course.get() if state is None else state
 
-    with Line(board, key, trainee, _LOOK, gone=_end_process) as line:
+    with Line(board, key, trainee, _LOOK) as line:
         return trainee(crew, RemoteControl(line), keep, earlier)
-
-
-def _end_process() -> None:
-    """Also out of an evaluation that nothing else would end."""
-    os._exit(1)
 
 
 def _lost_another(error: BaseException) -> bool:

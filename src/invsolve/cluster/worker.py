@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import uuid
@@ -10,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from invsolve.control import Control, Progress
-from invsolve.errors import WorkerError
+from invsolve.errors import InvsolveError, WorkerError
 from invsolve.events import Event
 from invsolve.ranges import Range
 from invsolve.shared_progress import Told, told
 from invsolve.watchdog import Watch, shared_memory
 
 MOST_BEGUN = 4  # times that a range is begun, of which a worker dies each time
-_GENTLER = 2  # deaths, from which on less is solved together
+_GENTLER = 2  # deaths, from which on a quarter is solved together, then a sixteenth
 
 
 class Watched(Protocol):
@@ -30,12 +31,17 @@ class Watched(Protocol):
 class Work(Watched, Protocol):
     """Solves ranges, in a process of its own."""
 
+    @property
+    def batch_size(self) -> int:
+        """Examples that it solves together, at most."""
+        ...
+
     def __call__(self, start: int, stop: int, control: Control) -> Any:
         """Solve the examples start ≤ i < stop; the answer travels to the driver."""
         ...
 
-    def shrink(self) -> None:
-        """Solve less together from now on."""
+    def limit(self, rows: int) -> None:
+        """Solve at most so many together from now on."""
         ...
 
 
@@ -48,12 +54,23 @@ class Job:
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
+@dataclass
+class Raised:
+    """Instead of an answer, what the work raised."""
+
+    node: str  # of Ray's, on which it did
+    error: InvsolveError
+
+
 _made: dict[str, Work] = {}
 """The work of the run that this process belongs to, by its key."""
 
 
 def solve_range(job: list[Any], board: Any, given: Range, seconds_left: float | None) -> Any:
     """The task. `job` holds the reference of a `Job`, which is loaded only where it is not known yet.
+
+    Returns:
+        The answer of the work, or what it `Raised`.
 
     Raises:
         WorkerError: whoever solved this range before has died of it, too often to try again.
@@ -67,11 +84,15 @@ def solve_range(job: list[Any], board: Any, given: Range, seconds_left: float | 
             f"give each more by --cpus-per-worker, or a smaller --batch-size. What was written is kept, and --resume "
             f"goes on"
         )
-    work, beat = _work(job)
-    if before >= _GENTLER:
-        work.shrink()
-    with Line(board, given, work, beat) as line:
-        return work(*given, RemoteControl(line, seconds_left))
+    try:
+        work, beat = _work(job)
+        if before >= _GENTLER:
+            work.limit(min(work.batch_size, given[1] - given[0]) // 4 ** (before - _GENTLER + 1))
+        with Line(board, given, work, beat) as line:
+            return work(*given, RemoteControl(line, seconds_left))
+    except InvsolveError as error:
+        ray.get(board.excuse.remote(given))
+        return Raised(ray.get_runtime_context().get_node_id(), error)
 
 
 def _work(reference: list[Any]) -> tuple[Work, float]:
@@ -85,15 +106,10 @@ def _work(reference: list[Any]) -> tuple[Work, float]:
 
 
 class Line:
-    """The line to the board, while `given` is worked on: a thread that tells and asks twice a second.
+    """The line to the board, while `given` is worked on: a thread that tells and asks twice a second."""
 
-    Where the board is gone, so is the driver, and this process goes with it, or is ended by `gone`.
-    """
-
-    def __init__(
-        self, board: Any, given: Range, work: Watched, beat: float, gone: Callable[[], None] = lambda: None
-    ) -> None:
-        self._board, self._given, self._work, self._every, self._gone = board, given, work, beat, gone
+    def __init__(self, board: Any, given: Range, work: Watched, beat: float) -> None:
+        self._board, self._given, self._work, self._every = board, given, work, beat
         self._seen = shared_memory()
         work.watch.share(self._seen)
         self._over = threading.Event()
@@ -127,10 +143,8 @@ class Line:
         with self._lock:
             events, self._events = self._events, []
         hung = self._work.watch.overdue(self._seen, self._work.model)
-        try:
+        with contextlib.suppress(ray.exceptions.RayError):  # the driver has gone, and this process goes with it
             self.stopped |= ray.get(self._board.tell.remote(self._given, self.told, events, hung))
-        except ray.exceptions.RayError:
-            self._gone()
 
 
 class RemoteControl(Control):
