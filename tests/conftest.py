@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 import invsolve
 from invsolve.checks.method import quadratics
 from invsolve.data.dataset import Dataset
+from tests.launcher import Launcher
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -26,14 +26,11 @@ def _two_threads() -> None:
 
 
 @pytest.fixture(scope="session")
-def command() -> Command:
+def command() -> Iterator[Command]:
     """Run the installed program: `command("solve", path, ...)`."""
-
-    def run(*arguments: object, timeout: float = 120, **more: object) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "invsolve", *map(str, arguments)]
-        return subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, **more)  # type: ignore[call-overload,no-any-return]
-
-    return run
+    launcher = Launcher()
+    yield lambda *arguments, **more: launcher.run([*map(str, arguments)], **more)
+    launcher.close()
 
 
 @pytest.fixture

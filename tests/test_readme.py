@@ -29,15 +29,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("command", "output"), README.sessions(), ids=[c for c, _ in README.sessions()])
-def test_commands_print_what_is_shown(folder: Path, command: str, output: str) -> None:
-    done = run(command, folder)
-    assert done.returncode == 0, done.stderr
-    assert words(done.stdout) == words(output)
-    for share in re.findall(r"solved ([\d.]+)%", output):
-        found = re.search(r"solved ([\d.]+)%", done.stdout)
-        assert found is not None
-        assert float(found[1]) == pytest.approx(float(share), abs=5)
+def test_commands_in_order_print_what_is_shown(folder: Path) -> None:
+    for command, output in README.sessions():
+        done = run(command, folder)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert words(done.stdout) == words(output), command
+        for share in re.findall(r"solved ([\d.]+)%", output):
+            found = re.search(r"solved ([\d.]+)%", done.stdout)
+            assert found is not None
+            assert float(found[1]) == pytest.approx(float(share), abs=5), command
 
 
 def test_the_python_example_runs(folder: Path) -> None:
