@@ -1,7 +1,7 @@
 """What a Ray cluster on this machine costs and gains, and how many ranges one driver can hand out.
 
 python -m benchmarks.cluster                  # all of it, some minutes
-python -m benchmarks.cluster --only ranges    # or overhead, workers
+python -m benchmarks.cluster --only ranges    # or speed, training
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from torch import Tensor
 import invsolve
 from invsolve import ranges
 from invsolve.cluster.session import connect, disconnect
+from invsolve.control import Control
+from invsolve.events import Event
 from invsolve.settings import Cluster
 
 SPRING = {"name": "damped springs", "x0": np.array([0.5, 0.5])}
@@ -75,6 +77,26 @@ def speed(n: int, rows: int) -> list[list[Any]]:
     return found
 
 
+def training(n: int, steps: int) -> list[list[Any]]:
+    """JPO on Navier-Stokes, whose cost grows with the rows: one process, and crews of one and of two workers."""
+    data = invsolve.generate("navier-stokes", n, seed=5)
+    options = {"proposals": "none", "steps": steps, "minibatch": 16}
+    found, solutions = [], []
+    for workers in (0, 1, 2):
+        cluster = Cluster("ray", workers=workers) if workers else None
+        heard: list[Event] = []
+        control = Control(listeners=[heard.append])
+        solution = invsolve.solve(
+            data, None, "jpo", options=options, refine="none", cluster=cluster, threads=1, control=control
+        )
+        took = next(event.told["took"] for event in heard if event.kind == "trained")
+        solutions.append(solution)
+        away = float(np.median(np.abs(solution.loss / solutions[0].loss - 1)))
+        found.append([f"crew of {workers}" if workers else "one process", f"{took:.1f}", f"{away:.1g}"])
+        disconnect()
+    return found
+
+
 def many(n: int, rows: int) -> list[Any]:
     """Tiny ranges without work in F: ranges a minute, and what the driver's memory grew by."""
     ranges.RANGE, ranges.PATIENCE = rows, 0.0
@@ -97,15 +119,17 @@ def nothing(x: Tensor, identifiers: Any) -> Tensor:
 def main() -> None:
     """Measure what is asked for, and print tables."""
     parser = argparse.ArgumentParser(description="invsolve on Ray")
-    parser.add_argument("--only", choices=["speed", "ranges"])
+    parser.add_argument("--only", choices=["speed", "training", "ranges"])
     parser.add_argument("--examples", type=int, default=8192)
     parser.add_argument("--rows", type=int, default=1024)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    if arguments.only != "ranges":
+    if arguments.only in (None, "speed"):
         rows = speed(arguments.examples, arguments.rows)
         print(as_markdown(["", "workers", "seconds", "seconds of a range", "times as fast"], rows))
-    if arguments.only != "speed":
+    if arguments.only in (None, "training"):
+        print(as_markdown(["", "seconds", "median change of the losses"], training(64, 60)))
+    if arguments.only in (None, "ranges"):
         rows = [many(n, 64) for n in (32_000, 128_000)]
         print(as_markdown(["examples", "ranges", "seconds", "ranges a minute", "driver grew by, MB"], rows))
 
