@@ -53,26 +53,29 @@ def springs(n: int) -> invsolve.Dataset:
     return invsolve.Dataset(targets=Springs()(x, None).numpy(), x0=np.array([1.5, 1.5]))
 
 
-def seconds(data: invsolve.Dataset, model: Any, **more: Any) -> float:
-    """That one solve takes, written to a file."""
+def seconds(data: invsolve.Dataset, model: Any, **more: Any) -> tuple[float, list[float]]:
+    """That one solve takes, written to a file, and those of each range."""
+    heard: list[Event] = []
     with tempfile.TemporaryDirectory() as folder:
+        out, control = Path(folder) / "out.h5", Control(listeners=[heard.append])
         began = time.perf_counter()
-        invsolve.solve(data, model, "bfgs", compile="off", batch_size=1024, out=Path(folder) / "out.h5", **more)
-        return time.perf_counter() - began
+        invsolve.solve(data, model, "bfgs", compile="off", batch_size=1024, out=out, control=control, **more)
+        return time.perf_counter() - began, [event.told["took"] for event in heard if event.kind == "range"]
 
 
-def speed(n: int, rows: int) -> list[list[Any]]:
-    """One process, and the cluster with one and with two workers, on the same ranges."""
+def speed(n: int) -> list[list[Any]]:
+    """One process, and the cluster with one and with two workers."""
     data = springs(n)
-    ranges.RANGE, ranges.PATIENCE = rows, 0.0
-    alone = seconds(data, Springs(), threads=1)
-    found = [["one process", "", f"{alone:.1f}", f"{alone * rows / n:.1f}", "1.00"]]
+    alone, took = seconds(data, Springs(), threads=1)
+    found = [["one process", f"{alone:.1f}", len(took), f"{np.median(took):.1f}", "1.00"]]
     for workers in (1, 2):
         cluster = Cluster("ray", workers=workers)
         connect(cluster, None)
         seconds(springs(64), Springs(), cluster=cluster)  # the processes have begun, and loaded what they need
-        took = seconds(data, Springs(), cluster=cluster)
-        found.append(["cluster", workers, f"{took:.1f}", f"{took * workers * rows / n:.1f}", f"{alone / took:.2f}"])
+        whole, took = seconds(data, Springs(), cluster=cluster)
+        found.append(
+            [f"{workers} on a cluster", f"{whole:.1f}", len(took), f"{np.median(took):.1f}", f"{alone / whole:.2f}"]
+        )
     disconnect()
     return found
 
@@ -104,7 +107,7 @@ def many(n: int, rows: int) -> list[Any]:
     cluster = Cluster("ray", workers=2)
     seconds(invsolve.Dataset(targets=np.zeros((rows, 1)), x0=np.zeros(1)), nothing, cluster=cluster)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    took = seconds(data, nothing, cluster=cluster)
+    took, _ = seconds(data, nothing, cluster=cluster)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
     disconnect()
     count = math.ceil(n / rows)
@@ -120,13 +123,12 @@ def main() -> None:
     """Measure what is asked for, and print tables."""
     parser = argparse.ArgumentParser(description="invsolve on Ray")
     parser.add_argument("--only", choices=["speed", "training", "ranges"])
-    parser.add_argument("--examples", type=int, default=8192)
-    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--examples", type=int, default=16_384, help="of the measurement of speed")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     if arguments.only in (None, "speed"):
-        rows = speed(arguments.examples, arguments.rows)
-        print(as_markdown(["", "workers", "seconds", "seconds of a range", "times as fast"], rows))
+        rows = speed(arguments.examples)
+        print(as_markdown(["", "seconds", "ranges", "seconds of the median range", "times as fast"], rows))
     if arguments.only in (None, "training"):
         print(as_markdown(["", "seconds", "median change of the losses"], training(64, 60)))
     if arguments.only in (None, "ranges"):

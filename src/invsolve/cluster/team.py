@@ -54,6 +54,13 @@ def ended(error: Exception) -> WorkerError:
     )
 
 
+def _unsolved(given: Range, error: Exception) -> WorkerError:
+    return WorkerError(
+        f"examples {given[0]} to {given[1] - 1} could not be solved on the cluster: {first_line(error)}. What was "
+        f"written is kept, and --resume goes on"
+    )
+
+
 class _Team:
     def __init__(self, session: Session, job: Job, ranges: Ranges, control: Control, total: int) -> None:
         import ray
@@ -122,16 +129,15 @@ class _Team:
             except ray.exceptions.TaskCancelledError:
                 continue
             except ray.exceptions.RayTaskError as error:
-                raise (
-                    ended(error.cause) if isinstance(error.cause, ray.exceptions.RayError) else error.cause
-                ) from None
+                if isinstance(error.cause, ray.exceptions.RayActorError):
+                    raise ended(error.cause) from None
+                if isinstance(error.cause, ray.exceptions.RayError):
+                    raise _unsolved(given, error.cause) from None
+                raise error.cause from None
             except ray.exceptions.RayError as error:
                 if self.hung is not None:
                     continue
-                raise WorkerError(
-                    f"examples {start} to {stop - 1} could not be solved on the cluster: {first_line(error)}. What was "
-                    f"written is kept, and --resume goes on"
-                ) from None
+                raise _unsolved(given, error) from None
             if isinstance(answer, Raised):
                 self._hand_elsewhere(given, answer)
                 continue
