@@ -101,7 +101,7 @@ def test_a_training_goes_on_with_and_without_a_cluster(nodes: Any, alone: Soluti
 
     control.listeners = (stopping,)
     part = on(nodes, model, out=out, checkpoint_every=0.1, control=control)
-    assert "budget" in part.status_counts()
+    assert part.status_counts()["budget"] == 40
     assert (tmp_path / "out.h5.parts/checkpoint.safetensors").exists()
     heard: list[Event] = []
     whole = invsolve.solve(
@@ -118,7 +118,7 @@ def test_what_cannot_be_trained_ends_as_at_home(nodes: Any, tmp_path: Path) -> N
         invsolve.solve(waves(), model, "jpo", options=OPTIONS)
     with pytest.raises(invsolve.ModelError) as there:
         on(nodes, model)
-    assert str(there.value) == str(here.value)
+    assert str(there.value).partition(" raises ")[2] == str(here.value).partition(" raises ")[2] != ""
 
 
 def test_what_kills_all_who_train_ends_in_one_line(
@@ -136,4 +136,4 @@ def test_an_evaluation_that_hangs_ends_the_training(nodes: Any, tmp_path: Path) 
     hang = f"p = Path({str(began)!r}); p.open('a').write('x'); len(p.read_text()) < 40 or time.sleep(3600)"
     with pytest.warns(UserWarning, match="had not come back after"):
         found = on(nodes, own_model(tmp_path / "code", hang), evaluation_timeout=1.0)
-    assert set(found.status_counts()) == {"not_run"}
+    assert (found.status == invsolve.Status.NOT_RUN).all()

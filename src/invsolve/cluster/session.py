@@ -39,21 +39,29 @@ class Session:
         Raises:
             OptionError: there is no room for as many as asked.
         """
-        import ray
-
         asked = self.cluster
         wanted = {"CPU": float(asked.cpus_per_worker), "GPU": asked.gpus_per_worker}
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        machines = self._resources()
         least = asked.workers or 1
         who = "1 worker" if least == 1 else f"{least} workers"
         for kind, each in wanted.items():
             if each * least > (there := sum(one.get(kind, 0.0) for one in machines)):
                 raise OptionError(f"{who} of {each:g} {kind}s each: the cluster has {there:g} {kind}s; ask for fewer")
-        room = sum(map(self._room, machines))
+        room = self.room()
         if room < least:
             words = " and ".join(f"{amount:g} {kind}s" for kind, amount in wanted.items() if amount)
             raise OptionError(f"{who} of {words} each: the machines of the cluster have room for {room}; ask for less")
         return asked.workers or room
+
+    def room(self) -> int:
+        """For how many workers there is, whatever is running."""
+        return sum(map(self._room, self._resources()))
+
+    def _resources(self) -> list[dict[str, float]]:
+        """Of each machine."""
+        import ray
+
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
     def machines(self) -> list[dict[str, Any]]:
         """Those on which there is room for a worker, as Ray tells of them; in another order every time."""

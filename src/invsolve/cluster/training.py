@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -27,9 +28,11 @@ _RAY_TRAIN = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # nothing of ours costs it more
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a checkpoint is what there is to be saved
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # in which it waits for a machine that is gone
 }
 """The environment from which Ray Train takes its settings, where the driver's does not say otherwise."""
 _LOOK = 0.5  # seconds from one look at the board to the next
+_LEAVE = 60.0  # seconds that Ray Train may take to end
 _WAIT = 0.2  # seconds, that bound how late a signal is seen
 _FIRST = (0, -1)  # the key of the first member's progress; the others' begin with their numbers
 
@@ -69,6 +72,7 @@ class TrainingBoard(Board):
         self._kept = 0
         self._answer: list[Any] = []
         self._error: BaseException | None = None
+        self._over = False
 
     def enter(self) -> int:
         """A crew begins; how many have done so since the last checkpoint."""
@@ -86,6 +90,15 @@ class TrainingBoard(Board):
     def fail(self, error: BaseException) -> None:
         """A member has raised this, and would again."""
         self._error = self._error or error
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Nobody is to train any more."""
+        self._over = self._stopped = True
+
+    def is_over(self) -> bool:
+        """Whether members are to end, in the middle of what they do."""
+        return self._over
 
     def end(self, answer: Any) -> None:
         """The training is over."""
@@ -110,9 +123,15 @@ def train_on_cluster(
     try:
         while classroom.goes_on():
             classroom.look()
-        return classroom.outcome()
-    finally:
-        classroom.close()
+        outcome = classroom.outcome()
+    except Exception:
+        classroom.close(_LEAVE)
+        raise
+    except BaseException:  # a second signal, that waits for nobody
+        classroom.close(0.0)
+        raise
+    classroom.close(_LEAVE)
+    return outcome
 
 
 class _Classroom:
@@ -129,10 +148,10 @@ class _Classroom:
         self._board = ray.remote(TrainingBoard).options(num_cpus=0, scheduling_strategy=beside_driver()).remote()
         # In a process of its own, for all that Ray Train has begun ends with the one that asked for it.
         fit = ray.remote(num_cpus=0, max_retries=0, max_calls=1, scheduling_strategy=beside_driver())(_fit)
-        asked, workers = session.cluster, min(session.count_workers(), most)
+        workers = min(session.count_workers(), most)
         environment = _RAY_TRAIN | {k: v for k, v in os.environ.items() if k.startswith("RAY_TRAIN_")}
         config = {"course": [ray.put(course)], "board": self._board, "most_begun": MOST_BEGUN}
-        self._fit = fit.remote(config, asked, workers, environment)
+        self._fit = fit.remote(config, session, workers, environment)
 
     def goes_on(self) -> bool:
         """Whether the training does, after a short wait."""
@@ -169,6 +188,8 @@ class _Classroom:
         self._hung = next(iter(news.hung.values()), None)
         self._take_checkpoint()
         self._answer, error = ray.get(self._board.outcome.remote())
+        if self._hung is not None:
+            self._board.abandon.remote()
         if error is not None:
             raise error
 
@@ -203,18 +224,35 @@ class _Classroom:
             raise WorkerError("the training ended on the cluster without an answer; --resume goes on")
         return self._answer[0], None
 
-    def close(self) -> None:
-        """Let nobody work on."""
+    def close(self, patience: float) -> None:
+        """Let nobody work on; Ray Train is given so many seconds to end, for then it leaves no room taken."""
         import ray
 
-        ray.cancel(self._fit, force=True)
+        with contextlib.suppress(ray.exceptions.RayError):
+            if not self._answer:
+                self._board.abandon.remote()
+            if not ray.wait([self._fit], timeout=patience)[0]:
+                ray.cancel(self._fit, force=True)
         ray.kill(self._board)
 
 
-def _fit(config: dict[str, Any], asked: Cluster, workers: int, environment: dict[str, str]) -> None:
-    """The task that lets Ray Train do its work."""
+def _fit(config: dict[str, Any], session: Session, workers: int, environment: dict[str, str]) -> None:
+    """The task that lets Ray Train do its work, with fewer workers once there is no room for so many."""
     os.environ.update(environment)
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    while True:
+        try:
+            _fit_with(config, session.cluster, workers)
+        except Exception:
+            room = session.room()
+            if not 0 < room < workers:
+                raise
+            workers = room
+        else:
+            return
+
+
+def _fit_with(config: dict[str, Any], asked: Cluster, workers: int) -> None:
+    from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     each: dict[str, float] = {"CPU": asked.cpus_per_worker}
@@ -225,18 +263,19 @@ def _fit(config: dict[str, Any], asked: Cluster, workers: int, environment: dict
             _train,
             train_loop_config=config,
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if "GPU" in each else "gloo"),
-            scaling_config=_scaling(ScalingConfig, workers, use_gpu="GPU" in each, resources_per_worker=each),
-            # How often a training is begun again, the board knows.
-            run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=-1)),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu="GPU" in each, resources_per_worker=each),
+            run_config=RunConfig(storage_path=folder, failure_config=_failures()),
         ).fit()
 
 
-def _scaling(kind: Any, workers: int, **more: Any) -> Any:
-    """So many workers, or fewer after some were lost for good, as far as this version of Ray can do that."""
+def _failures() -> Any:
+    """How often a training is begun again, the board knows; where workers find no room, it is not by Ray Train."""
+    from ray.train import FailureConfig
+
     try:
-        return kind(num_workers=(1, workers), elastic_resize_monitor_interval_s=1e9, **more)
-    except (TypeError, ValueError):
-        return kind(num_workers=workers, **more)
+        return FailureConfig(max_failures=-1, controller_failure_limit=0)
+    except TypeError:  # of an earlier Ray
+        return FailureConfig(max_failures=-1)
 
 
 def _train(config: dict[str, Any]) -> None:
@@ -245,6 +284,8 @@ def _train(config: dict[str, Any]) -> None:
 
     course, board, crew = ray.get(config["course"][0]), config["board"], ProcessGroup()
     try:
+        if crew.any(ray.get(board.is_over.remote())):
+            return
         before = crew.first(ray.get(board.enter.remote()) if crew.rank == 0 else 0)
         if before >= config["most_begun"]:
             raise WorkerError(
@@ -257,7 +298,7 @@ def _train(config: dict[str, Any]) -> None:
     except Exception as error:
         if not _lost_another(error):
             ray.get(board.fail.remote(_portable(error)))
-        raise  # so that Ray ends the others, too
+        raise  # so that Ray Train ends the others, and begins them again
 
 
 def _taught(course: Course, board: Any, crew: Crew) -> Any:
@@ -278,8 +319,24 @@ def _taught(course: Course, board: Any, crew: Crew) -> Any:
         state: State | None = ray.get(board.kept.remote())[1]
         return course.get() if state is None else state
 
-    with Line(board, key, trainee, _LOOK) as line:
+    with _MemberLine(board, key, trainee, _LOOK) as line:
         return trainee(crew, RemoteControl(line), keep, earlier)
+
+
+class _MemberLine(Line):
+    """A line that ends the process where the training is over, also out of an evaluation that nothing else would."""
+
+    _heard_of_it = False
+
+    def _speak(self) -> None:
+        import ray
+
+        super()._speak()
+        with contextlib.suppress(ray.exceptions.RayError):
+            over = ray.get(self._board.is_over.remote())
+            if over and self._heard_of_it:  # the second time: a member that is to end by itself has had time to
+                os._exit(1)
+            self._heard_of_it = over
 
 
 def _lost_another(error: BaseException) -> bool:
