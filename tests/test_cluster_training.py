@@ -112,6 +112,7 @@ def test_a_training_goes_on_with_and_without_a_cluster(nodes: Any, alone: Soluti
     near(whole, alone)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained_ends_as_at_home(nodes: Any, tmp_path: Path) -> None:  # noqa: F811
     model = own_model(tmp_path / "code", "raise ValueError('no')")
     with pytest.raises(invsolve.ModelError) as here:
@@ -121,6 +122,7 @@ def test_what_cannot_be_trained_ends_as_at_home(nodes: Any, tmp_path: Path) -> N
     assert str(there.value).partition(" raises ")[2] == str(here.value).partition(" raises ")[2] != ""
 
 
+@pytest.mark.slow
 def test_what_kills_all_who_train_ends_in_one_line(
     nodes: Any,  # noqa: F811
     tmp_path: Path,
@@ -131,6 +133,7 @@ def test_what_kills_all_who_train_ends_in_one_line(
         on(nodes, own_model(tmp_path / "code", "os.kill(os.getpid(), 9)"))
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_hangs_ends_the_training(nodes: Any, tmp_path: Path) -> None:  # noqa: F811
     began = tmp_path / "began"
     hang = f"p = Path({str(began)!r}); p.open('a').write('x'); len(p.read_text()) < 40 or time.sleep(3600)"

@@ -231,7 +231,8 @@ class Run:
             hung = self._remote.solve(ranges, self._found, keep, control)
             if hung is not None:
                 self._hang(hung, control)
-            return
+            if hung is not None or not control.stopped:
+                return
         # What a joint method learned is only to be scored once the run is stopped, as far as there is time.
         while (control.may_score if is_joint else not control.stopped) and (given := ranges.take()) is not None:
             began, rows = time.monotonic(), given[1] - given[0]
