@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from invsolve.pipeline import solve as solve
     from invsolve.registry import load_model as load_model
     from invsolve.report.page import write_report as write_report
+    from invsolve.settings import Cluster as Cluster
     from invsolve.settings import Settings as Settings
 
 _HOMES = {
@@ -55,7 +56,7 @@ _HOMES = {
     "invsolve.pipeline": ("compare", "compare_solutions", "generate", "predict", "solve"),
     "invsolve.registry": ("load_model",),
     "invsolve.report.page": ("write_report",),
-    "invsolve.settings": ("Settings",),
+    "invsolve.settings": ("Cluster", "Settings"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from invsolve.control import Control
+from invsolve.crew import ALONE, Crew
 from invsolve.errors import OutputError, first_line
 
 State = dict[str, Any]
 """Tensors, JSON values, and dicts of these, by name."""
 
+_BETWEEN_LOOKS = 0.2  # seconds, from one agreement of a crew to the next
 _SHARE = 20  # times as long as a checkpoint took, at least, is what is computed before the next
 
 
@@ -27,7 +29,10 @@ class Part(Protocol):
     """Something that a training is made of."""
 
     def state(self) -> State:
-        """All that makes it go on as if nothing had happened. It may share memory with what is computed with."""
+        """All that makes it go on as if nothing had happened. It may share memory with what is computed with.
+
+        All members of a crew ask for it together.
+        """
         ...
 
     def restore(self, state: State) -> None:
@@ -43,6 +48,7 @@ class Checkpoints:
             keeps nothing.
         earlier: what an earlier run kept, to be gone on from.
         every: seconds from one checkpoint to the next; more where one takes more than a twentieth of that.
+        crew: those who train together. The first one's `keep` and clock count, the others' are to be like it.
     """
 
     def __init__(
@@ -52,7 +58,10 @@ class Checkpoints:
         *,
         every: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        crew: Crew = ALONE,
     ) -> None:
+        self.crew = crew
+        self._pace = _Pace(clock)
         self._put, self._earlier, self._every, self._clock = keep, dict(earlier or {}), every, clock
         self._parts: dict[str, Part] = {}
         self._due = clock() + every
@@ -72,12 +81,26 @@ class Checkpoints:
         Then they are kept, or if it is time and the training is not `over`. Once it was said to stop nothing is kept
         any more: what still happens is the end of a run that was cut off, and no part of the training.
         """
-        if not self._stopped:
-            self._stopped = control.stopped
-            due = not over and self._clock() >= self._due
-            if self._put is not None and (self._stopped or due):
-                self._keep(self._put, control)
+        if self._stopped or (self.crew.size > 1 and self._pace.is_early() and not over):
+            return self._stopped
+        due = not over and self._clock() >= self._due
+        self._stopped, due, self._pace.calls = self.crew.first((control.stopped, due, self._pace.calls_until_next()))
+        if self._put is not None and (self._stopped or due):
+            self._keep(self._put, control)
         return self._stopped
+
+    def leaves(self, control: Control) -> bool:
+        """To be asked where members of a crew may be at different places: whether to stop here.
+
+        In a crew nothing is kept then, and all have to `agree` on it afterwards.
+        """
+        return self.stops(control) if self.crew.size == 1 else control.stopped
+
+    def agree(self, left: bool) -> bool:
+        """Whether any member of the crew was stopped in the middle, so that nothing is kept any more."""
+        left = self.crew.any(left)
+        self._stopped |= left
+        return left
 
     def _keep(self, put: Callable[[State], int], control: Control) -> None:
         if self._earlier or not self._parts:  # what was kept is further than this; or nobody could go on from here
@@ -94,6 +117,27 @@ class Checkpoints:
             control.tell("checkpoint", stage=stage, bytes=size, took=round(self._clock() - began, 3))
         now = self._clock()
         self._due = now + max(self._every, _SHARE * (now - began))
+
+
+class _Pace:
+    """How many calls there are in a while: to agree on each takes longer than many a step."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._began = clock, clock()
+        self.calls = self._made = 0
+
+    def is_early(self) -> bool:
+        """Whether it is not time yet; to be asked once in each call."""
+        self._made += 1
+        return self._made <= self.calls
+
+    def calls_until_next(self) -> int:
+        """After a call that was in time: how many there may be before the next such one."""
+        now = self._clock()
+        calls = int(self._made * _BETWEEN_LOOKS / max(now - self._began, 1e-6))
+        self._began, calls = now, min(calls, 2 * self._made)  # the next ones may take longer
+        self._made = 0
+        return calls
 
 
 def _each(state: Any, kind: type, change: Callable[[Any], Any]) -> Any:

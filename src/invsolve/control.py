@@ -67,6 +67,11 @@ class Control:
         return self.interrupted or (self._limited and self.clock() >= self._deadline)
 
     @property
+    def seconds_left(self) -> float | None:
+        """Until the deadline; None where there is none."""
+        return max(0.0, self._deadline - self.clock()) if self._limited else None
+
+    @property
     def may_score(self) -> bool:
         """Whether there is time to score what was reached: always, until the run is stopped, then for `GRACE` seconds
         from the first time that this is asked."""

@@ -25,7 +25,7 @@ from invsolve.methods.joint import JointMethod
 from invsolve.models.base import ForwardModel, Identifiers
 from invsolve.registry import load_model, method_class, registered
 from invsolve.run import Run
-from invsolve.settings import CHECKPOINT_EVERY, MANY, Settings, check_seed, read_batch_size
+from invsolve.settings import CHECKPOINT_EVERY, MANY, Cluster, Settings, check_seed, read_batch_size
 
 MOST_SEEDS = 1000
 SIMULATED = 1024  # rows that are simulated in one call
@@ -51,6 +51,7 @@ def solve(
     covariance: bool = False,
     threads: int | None = None,
     deterministic: bool = False,
+    cluster: Cluster | str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -89,6 +90,7 @@ def solve(
             split, stopped and resumed, on one machine with the same versions: 64 examples in their order are solved
             together and with no others, by one thread, compiled only if `compile` is "on". Several times slower where F
             is cheap.
+        cluster: a Ray cluster that solves the ranges, or its address: "ray" for one that is started on this machine.
         out: a solution file to write as well, range by range.
         overwrite: replace an existing `out`.
         resume: go on with an interrupted run that wrote to `out`.
@@ -105,7 +107,8 @@ def solve(
         method=method, method_options=dict(options or {}), refine=refine, device=device, dtype=dtype, seed=seed,
         max_evaluations=max_evaluations, time_limit=time_limit, evaluation_timeout=evaluation_timeout,
         batch_size=read_batch_size(batch_size), compile=compile, prior=prior, covariance=covariance, threads=threads,
-        deterministic=deterministic, checkpoint_every=checkpoint_every,
+        deterministic=deterministic,
+        cluster=Cluster(cluster) if isinstance(cluster, str) else cluster, checkpoint_every=checkpoint_every,
         save_network=None if save_network is None else Path(save_network),
         init_from=None if init_from is None else Path(init_from),
     )  # fmt: skip

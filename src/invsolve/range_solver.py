@@ -130,12 +130,13 @@ class RangeSolver:
 
     def fit(self, method: JointMethod, control: Control, checkpoints: Checkpoints) -> Columns | None:
         """Let a joint method see all examples: what it found, as columns; None where no start can be evaluated,
-        or the run was stopped before that was known."""
+        or the run was stopped before that was known. All members of the checkpoints' crew come back with the same."""
         examples = Examples(
             self.dataset,
             self.x_shape,
             lambda rows: self.problem(rows, self.dtype),
             keep_history=self.keeps_history,
+            crew=checkpoints.crew,
         )
         scores = examples.score(self.batch_size, control)
         if scores is None or bool(torch.isinf(scores[0]).all()):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 RANGE = 4096  # examples of the first range: a few full batches
 PATIENCE = 5.0  # seconds; a range that took less is followed by one of twice the size
+WORTHWHILE = 10.0  # seconds; ranges that are shared take no less, while there is as much for each worker
 MEMORY = 2**26  # bytes of data that a range may bring into memory
 
 Range = tuple[int, int]
@@ -37,6 +38,8 @@ class Ranges:
         self._most = most_rows(row_bytes)
         self._size = min(RANGE, self._most)
         self._workers = self._least = 1
+        self._is_shared = False
+        self._worthwhile = 1  # examples, as far as is known
 
     @property
     def left(self) -> int:
@@ -49,9 +52,10 @@ class Ranges:
             return None
         start, stop = self._gaps[-1]
         rows = self._size
-        if self._workers > 1:
+        if self._is_shared:
             # At most half a share of what is left, so that all end at about the same time (guided self-scheduling).
-            rows = min(rows, max(self._least, math.ceil(self.left / (2 * self._workers))))
+            fair = math.ceil(self.left / self._workers)
+            rows = min(rows, max(self._least, min(self._worthwhile, fair), math.ceil(fair / 2)))
         rows = math.ceil(rows / self._grain) * self._grain
         # A small rest would not fill a batch.
         return start, stop if stop - start < 1.5 * rows else start + rows
@@ -71,13 +75,18 @@ class Ranges:
 
     def took(self, rows: int, seconds: float) -> None:
         """Tell how long a range of so many rows took."""
+        self._worthwhile = math.ceil(rows * WORTHWHILE / max(seconds, 1e-3))
         if seconds < PATIENCE:
             self._size = max(self._size, min(2 * rows, self._most))
 
-    def share(self, workers: int) -> None:
-        """From now on, the ranges are solved by so many workers at a time."""
-        rounds = max(1, math.ceil(self.left / (workers * RANGE)))
+    def share(self, workers: int, each: int = 1) -> None:
+        """From now on, the ranges are solved by so many workers at a time.
+
+        None needs to be smaller than a worker's share of all that is left, or of so many of `RANGE`, in `each` parts.
+        """
+        rounds = each * max(1, math.ceil(self.left / (workers * RANGE)))
         self._workers, self._least = workers, math.ceil(self.left / (workers * rounds))
+        self._is_shared = workers > 1 or each > 1
 
 
 def most_rows(row_bytes: int) -> int:

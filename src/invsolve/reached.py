@@ -24,6 +24,8 @@ class Answer:
     first_error: tuple[int, str] | None = None
     fits: tuple[int, int] | None = None  # rows that did not fit into memory, and those that did
     growth: str = ""  # of memory, in words where there is much
+    batch_size: int = 0  # that it was solved with
+    compiled: bool = False
     told: dict[str, Any] = field(default_factory=dict)  # of its examples, for those who watch
 
 
@@ -36,11 +38,14 @@ class Reached:
     any_finite: bool = False
     ended_early: bool = False
     fault_told: bool = False  # that F raised for an example
+    batch_size: int = 0  # that the last one was solved with
+    compiled: bool = False
 
     def add(self, answer: Answer) -> None:
         """Take in what came of a range."""
         self.any_finite |= answer.any_finite
         self.ended_early |= not answer.finished
+        self.batch_size, self.compiled = answer.batch_size, answer.compiled
         if answer.columns is None:
             self.kept.append(answer.given)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import os
 import platform
 import sys
@@ -19,31 +18,28 @@ import torch
 from invsolve import provenance, reuse
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
-from invsolve.checkpoints import Checkpoints
+from invsolve.checkpoints import Checkpoints, State
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, joined, range_name, refuse_other_run
 from invsolve.data.solution import Solution, Status
-from invsolve.data.store import read_dataset, read_solution
+from invsolve.data.store import read_solution
 from invsolve.errors import DataError, ModelError, OptionError, OutputError, first_line
 from invsolve.memory import MORE_MEMORY, ran_out
 from invsolve.methods.joint import JointMethod
+from invsolve.methods.solver_network import NetworkMethod
+from invsolve.preparation import prepare
 from invsolve.problem import Conduct
-from invsolve.range_solver import RangeSolver
+from invsolve.range_work import RangeWork
 from invsolve.ranges import Range, Ranges, most_rows, split
 from invsolve.reached import Answer, Reached, any_finite, counts
-from invsolve.registry import load_refiner, model_of
+from invsolve.remote_work import Asked, RemoteWork
 from invsolve.settings import (
     Settings,
-    check_limits,
-    choose_device,
-    choose_dtype,
-    choose_threads,
     deterministic_algorithms,
     threads_set,
 )
-from invsolve.shapes import solution_shape
 from invsolve.watchdog import TimedOut, Watchdog
 from invsolve.workers import can_fork, solve_shared
 
@@ -71,32 +67,13 @@ class Run:
         self.when_left: Callable[[Solution | None], None] = self._say_notes
         """What is told, in another thread, before the process ends in an evaluation that nothing else can end."""
         self._unsaved = self._replace_network = False
-        method, self.saved = reuse.make_method(settings)
-        refiner = load_refiner(settings.refine, method, seed=settings.seed)
-        device, dtype = choose_device(settings.device), choose_dtype(settings.dtype)
-        self.threads = choose_threads(settings.threads)
-        check_limits(settings)
-        self.dataset = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
-        if self.saved is not None and model is None and self.dataset.model is None:
-            self.dataset = reuse.with_model_of(self.saved, self.dataset)
-        self.model = model_of(self.dataset, model, model_options)
-        if self.saved is not None:
-            self.notes += reuse.check_model(self.saved, self.model)
-        self.x_shape = solution_shape(self.model, self.dataset)
-        if self.saved is not None:
-            self.notes += reuse.check_data(self.saved, self.dataset, self.x_shape)
-        for solver in filter(None, (method, refiner)):
-            if refusal := solver.refusal(math.prod(self.x_shape), dtype):
-                raise OptionError(refusal)
-        self.solver = RangeSolver(self.dataset, self.model, self.x_shape, method, refiner, device, dtype, settings,
-            workers=self.threads if device.type == "cpu" else 1,
-        )  # fmt: skip
-        self.conduct.watch.limit = settings.evaluation_timeout
-        self.solver.check_extras()
-        if settings.compile == "on" and method.row_method is None:
-            raise OptionError(
-                f"compile: method '{method.name}' cannot be compiled, only row methods and multistart can; leave it out"
-            )
+        ready = prepare(dataset, model, model_options, settings)
+        self._asked = Asked(ready.dataset, model, model_options, settings)
+        self._remote: RemoteWork | None = None
+        self._found: Columns | None = None  # by the fit of a joint method
+        self.dataset, self.model, self.x_shape = ready.dataset, ready.model, ready.x_shape
+        self.solver, self.saved, self.threads = ready.solver, ready.saved, ready.threads
+        self.notes += ready.notes
 
     @property
     def is_joint(self) -> bool:
@@ -206,6 +183,8 @@ class Run:
             ModelError: no example can be evaluated.
         """
         method, reached = self.solver.method, self.reached
+        if self.settings.cluster is not None:  # before anything is computed that might be for nothing
+            self._remote = RemoteWork(self.settings.cluster, self._asked, folder)
         for start, stop, columns in folder.finished() if folder is not None else ():
             reached.add(Answer((start, stop), True, any_finite(columns)))
             control.tell("kept", start=start, stop=stop)
@@ -230,9 +209,7 @@ class Run:
     def _solve_ranges(self, workers: int, ranges: Ranges, folder: RunFolder | None, control: Control) -> None:
         """Solve range by range, by so many processes as soon as they are seen to pay."""
         n, is_joint, reached = len(self.dataset), isinstance(self.solver.method, JointMethod), self.reached
-
-        def work(start: int, stop: int, control: Control) -> Answer:
-            return self._solve_range(start, stop, control, folder)
+        work = RangeWork(self.solver, folder)
 
         def keep(answer: Answer) -> None:
             reached.add(answer)
@@ -250,6 +227,12 @@ class Run:
                 control.tell("fault", example=example, text=text)
                 reached.fault_told = True
 
+        if self._remote is not None:
+            hung = self._remote.solve(ranges, self._found, keep, control)
+            if hung is not None:
+                self._hang(hung, control)
+            if hung is not None or not control.stopped:
+                return
         # What a joint method learned is only to be scored once the run is stopped, as far as there is time.
         while (control.may_score if is_joint else not control.stopped) and (given := ranges.take()) is not None:
             began, rows = time.monotonic(), given[1] - given[0]
@@ -278,26 +261,6 @@ class Run:
             return 1
         return max(1, min(self.threads, ranges.left // _LEAST_SHARE))
 
-    def _solve_range(self, start: int, stop: int, control: Control, folder: RunFolder | None) -> Answer:
-        """Solve the examples start ≤ i < stop, and keep them if they are finished; in this process or a worker."""
-        began = time.monotonic()
-        columns = self.solver.solve(start, stop, control)
-        finished = not control.stopped
-        told = {"took": round(time.monotonic() - began, 3)} | counts(columns)
-        kept = finished and folder is not None
-        if folder is not None and finished:
-            folder.put(range_name(start, stop), columns)
-        return Answer(
-            given=(start, stop),
-            finished=finished,
-            any_finite=any_finite(columns),
-            columns=None if kept else columns,
-            first_error=self.conduct.first_error,
-            fits=self.conduct.fitting.known,
-            growth=self.conduct.fitting.growth.words,
-            told=told,
-        )
-
     def _fit(self, method: JointMethod, folder: RunFolder | None, control: Control) -> bool:
         """Let a joint method see all examples; what it found is a piece of its own, so that it is not lost either.
 
@@ -306,9 +269,8 @@ class Run:
         """
         found, began = folder.get("fit") if folder is not None else None, time.monotonic()
         if found is None:
-            checkpoints = self._checkpoints(folder, control)
             try:
-                found = self.solver.fit(method, control, checkpoints)
+                found, whole = self._train(method, folder, control)
             except TimedOut:
                 self._note_no_network()
                 raise
@@ -322,29 +284,48 @@ class Run:
                     self._save_network()
             evaluations = int(found["evaluations"].sum())
             control.tell("trained", took=round(time.monotonic() - began, 3), evaluations=evaluations, **method.chosen)
-            if not checkpoints.stops(control, over=True) and folder is not None:
+            if whole and folder is not None:
                 folder.put("fit", found)
                 folder.drop_checkpoint()
-            if checkpoints.failed:
-                self.notes.append(f"the training could not be kept meanwhile: {checkpoints.failed}")
         else:
             self._look_for_network()
+        self._found = found
         self.solver.use_fit(method, found)
         return True
 
-    def _checkpoints(self, folder: RunFolder | None, control: Control) -> Checkpoints:
-        """Where the training is kept meanwhile; it goes on from what an earlier run kept of it, if that is usable."""
-        if folder is None:
-            return Checkpoints()
+    def _train(self, method: JointMethod, folder: RunFolder | None, control: Control) -> tuple[Columns | None, bool]:
+        """What a joint method finds, here or on a cluster, see `RangeSolver.fit`; and whether it came to its end."""
+        earlier = self._checkpoint(folder, control)
+        if self._remote is None or not method.trains_in_crews:
+            every = None if folder is None else self.settings.checkpoint_every
+            keep = folder.put_checkpoint if folder is not None and every is not None else None
+            checkpoints = Checkpoints(keep, earlier, every=every or 0.0)
+            found = self.solver.fit(method, control, checkpoints)
+            whole, failed = not checkpoints.stops(control, over=True), checkpoints.failed
+        else:
+            learned = self._remote.train(earlier, control)
+            found, whole, failed = learned.columns, learned.whole, learned.failed
+            self.conduct.first_error = learned.first_error
+            if learned.fits is not None:
+                self.conduct.fitting.learn(*learned.fits)
+            if isinstance(method, NetworkMethod):
+                method.take(learned.network)
+            if found is not None:
+                self.solver.use_fit(method, found)
+        if failed:
+            self.notes.append(f"the training could not be kept meanwhile: {failed}")
+        return found, whole
+
+    def _checkpoint(self, folder: RunFolder | None, control: Control) -> State | None:
+        """What an earlier run kept of its training, if that is usable."""
         earlier = None
         try:
-            earlier = folder.get_checkpoint()
+            earlier = None if folder is None else folder.get_checkpoint()
         except DataError as error:
             self.notes.append(f"{error}; the training begins anew")
         if earlier is not None:
             control.tell("resumed", stage=list(earlier)[-1])
-        every = self.settings.checkpoint_every
-        return Checkpoints(None if every is None else folder.put_checkpoint, earlier, every=every or 0.0)
+        return earlier
 
     def _save_network(self) -> None:
         """Keep what was learned, also where the training was stopped."""
@@ -456,7 +437,8 @@ class Run:
         """The solution file's attributes but `seconds`."""
         used = {} if self.saved is None else {"network": str(self.saved.path)}
         written = {"network_written": str(self.settings.save_network)} if self.network_written else {}
-        return self.identity | provenance.attributes(self.solver, self.threads) | used | written
+        there = {} if self._remote is None else self._remote.attributes(self.reached)
+        return self.identity | provenance.attributes(self.solver, self.threads) | used | written | there
 
     def _check_out(self, out: Path, overwrite: bool, resume: bool) -> Solution | None:
         """See that `out` can be written; with `resume`, a run that is already complete is returned as it is."""

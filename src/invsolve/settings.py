@@ -15,8 +15,24 @@ from invsolve.errors import OptionError
 
 MANY = 10**9  # of examples in a batch, or evaluations of one: above, it is a slip of the pen
 MOST_THREADS = 1024
+MOST_WORKERS = 100_000
 CHECKPOINT_EVERY = 300.0  # seconds
 LEAST_EVALUATIONS = 3  # the start and the result are scored, and in between something must happen
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster that is to solve the ranges of a run.
+
+    `address` is "ray" for one that is started on this machine, else what Ray understands: "auto", "host:6379",
+    "ray://host:10001". `workers` solve a range each at a time, None as many as there is room for. One takes
+    `cpus_per_worker` cores and `gpus_per_worker` GPUs, or a part of one.
+    """
+
+    address: str
+    workers: int | None = None
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,8 @@ class Settings:
     is set to. `deterministic` lets the bits of a result depend on neither of these, nor on what is solved at the same
     time. `checkpoint_every` so many seconds the training of a joint method is kept, so that a killed run goes on with
     it; None never.
+
+    `cluster` shares the work with other machines.
 
     `save_network` is where a trained network is written, `init_from` one that training begins from, and
     `predict_from` the one that gives the solutions, without a method.
@@ -52,6 +70,7 @@ class Settings:
     covariance: bool = False
     threads: int | None = None
     deterministic: bool = False
+    cluster: Cluster | None = None
     checkpoint_every: float | None = CHECKPOINT_EVERY
     save_network: Path | None = None
     init_from: Path | None = None
@@ -141,6 +160,8 @@ def check_limits(settings: Settings) -> None:
         )
     if settings.batch_size is not None and not 1 <= settings.batch_size <= MANY:
         raise OptionError(f"batch_size must be auto, or from 1 to {MANY}, found {settings.batch_size}")
+    if settings.cluster is not None:
+        check_cluster(settings.cluster)
     if settings.compile not in ("auto", "on", "off"):
         raise OptionError(f"compile must be auto, on or off, found '{settings.compile}'")
     check_seed(settings.seed)
@@ -150,6 +171,34 @@ def check_limits(settings: Settings) -> None:
         raise OptionError(f"checkpoint_every must be > 0 seconds, or never (None), found {settings.checkpoint_every}")
     if settings.evaluation_timeout is not None and not settings.evaluation_timeout > 0:
         raise OptionError(f"evaluation_timeout must be > 0 seconds, found {settings.evaluation_timeout}")
+
+
+def read_workers(value: int | str) -> int | None:
+    """A number of workers from what a user gives: a number, or "auto", which is None.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    try:
+        return None if value == "auto" else int(value)
+    except ValueError:
+        raise OptionError(f"workers must be auto, or from 1 to {MOST_WORKERS}, found '{value}'") from None
+
+
+def check_cluster(cluster: Cluster) -> None:
+    """See that what is asked of a cluster can be meant.
+
+    Raises:
+        OptionError: it cannot.
+    """
+    if not cluster.address.strip():
+        raise OptionError("cluster is empty; give ray, or an address such as ray://host:10001")
+    if cluster.workers is not None and not 1 <= cluster.workers <= MOST_WORKERS:
+        raise OptionError(f"workers must be auto, or from 1 to {MOST_WORKERS}, found {cluster.workers}")
+    if not 1 <= cluster.cpus_per_worker <= MOST_THREADS:
+        raise OptionError(f"cpus_per_worker must be from 1 to {MOST_THREADS}, found {cluster.cpus_per_worker}")
+    if not (0 <= (gpus := float(cluster.gpus_per_worker)) <= 1 or (gpus > 1 and gpus.is_integer())):
+        raise OptionError(f"gpus_per_worker must be a whole number or from 0 to 1, found {cluster.gpus_per_worker}")
 
 
 def read_batch_size(value: int | str | None) -> int | None:

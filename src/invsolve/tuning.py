@@ -85,6 +85,12 @@ class Tuning:
         self.kernels = None
         return True
 
+    def limit(self, rows: int) -> None:
+        """Let at most so many rows be solved together, and nothing be tried out, for a process has died of more."""
+        self.batch_size = max(1, min(self.batch_size, rows))
+        self.kernels = None
+        self._done = True
+
     def kernels_that_fit(self) -> CompiledKernels | None:
         """The compiled rounds, unless memory has run out for them."""
         if self.kernels is not None and self.kernels.too_large:

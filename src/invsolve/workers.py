@@ -25,16 +25,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Generic, TypeVar
 
-import numpy as np
 import torch
 
-from invsolve.control import Control, Progress
+from invsolve.control import Control
 from invsolve.errors import InvsolveError, WorkerError
 from invsolve.events import Event
 from invsolve.ranges import Range, Ranges
+from invsolve.shared_progress import Told, show, told
 from invsolve.watchdog import Watch, shared_memory
 
-_MOST_LOSSES = 1000  # that a worker tells of at a time, for the quantiles on display
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 Answer = TypeVar("Answer")
@@ -123,17 +122,6 @@ def solve_shared(
 
 
 @dataclass
-class _Told:
-    """Progress of one range, as it travels."""
-
-    stage: str = ""
-    done: int = 0
-    worth: float = 0.0  # the fraction of the work, in examples
-    evaluations: int = 0
-    losses: np.ndarray | None = None
-
-
-@dataclass
 class _Failure:
     """What a worker could not do, as it travels."""
 
@@ -144,12 +132,12 @@ class _Failure:
 class _WorkerControl(Control):
     """The run's control as a worker has it: the same deadline, the parent's word to stop, progress told to it."""
 
-    def __init__(self, whole: Control, stop: mmap.mmap, tell: Callable[[_Told | Event], None]) -> None:
+    def __init__(self, whole: Control, stop: mmap.mmap, tell: Callable[[Told | Event], None]) -> None:
         vars(self).update(vars(whole))
         self._parent, self._stop = os.getppid(), stop
         self._total, self._run = None, ""  # these words are the parent's
         if self._display is not None or self.listeners:
-            self._display = lambda p: tell(_told(p))
+            self._display = lambda p: tell(told(p))
         # Of how far all are, the parent tells.
         self._heard = math.inf
         self.listeners = (tell,) if self.listeners else ()
@@ -159,11 +147,6 @@ class _WorkerControl(Control):
         if os.getppid() != self._parent:  # killed: nobody is left to hear the answer
             os._exit(1)
         return bool(self._stop[0]) or super().stopped
-
-
-def _told(p: Progress) -> _Told:
-    step = max(1, len(p.losses) // _MOST_LOSSES)
-    return _Told(p.stage, p.done, p.fraction * p.total, p.evaluations, p.losses[::step].cpu().numpy())
 
 
 class _Worker(Generic[Answer]):
@@ -187,7 +170,7 @@ class _Worker(Generic[Answer]):
             self.process.start()
         theirs.close()  # so that the pipe ends with the process
         self.assigned: Range | None = None
-        self.told, self.earlier = _Told(), 0
+        self.told, self.earlier = Told(), 0
         self.events: list[Event] = []
         self._since = 0.0
 
@@ -203,7 +186,7 @@ class _Worker(Generic[Answer]):
     def assign(self, given: Range | None) -> None:
         """Let it solve a range; None lets it wait."""
         self.earlier += self.told.evaluations
-        self.told = _Told()
+        self.told = Told()
         self.assigned, self._since = given, time.monotonic()
         if given is not None:
             with contextlib.suppress(OSError):  # it died: that is seen where its answer is read
@@ -219,7 +202,7 @@ class _Worker(Generic[Answer]):
             self._died()
         if isinstance(message, _Failure):
             raise message.error or RuntimeError(message.text)
-        if isinstance(message, _Told):
+        if isinstance(message, Told):
             self.told = message
             return None
         if isinstance(message, Event):
@@ -264,21 +247,9 @@ class _Team(Generic[Answer]):
 
     def show(self, control: Control) -> None:
         """Tell the display of all that the workers told."""
-        told = [w.told for w in self.workers if w.told.losses is not None]
-        if not told:
-            return
-        losses = torch.cat([torch.from_numpy(t.losses) for t in told])
-        control.begin_range(0, self.total)
-        control.report(
-            lambda: Progress(
-                stage=told[0].stage,
-                total=self.total,
-                done=self.done + sum(t.done for t in told),
-                fraction=(self.done + sum(t.worth for t in told)) / self.total,
-                evaluations=sum(w.earlier + w.told.evaluations for w in self.workers),
-                losses=losses,
-            )
-        )
+        parts = [w.told for w in self.workers]
+        evaluations = sum(w.earlier for w in self.workers)
+        show(control, parts, done=self.done, total=self.total, evaluations=evaluations)
 
     def end(self) -> None:
         """End all processes, whatever they do: what they finished has been handed over."""

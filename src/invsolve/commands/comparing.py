@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +18,16 @@ from invsolve.commands.flags import (
     X0,
     AsJson,
     BatchSize,
+    ClusterAddress,
     Compile,
     Config,
+    CpusPerWorker,
     Csv,
     Deterministic,
     Device,
     DType,
     EvaluationTimeout,
+    GpusPerWorker,
     Identifiers,
     Log,
     MaxEvaluations,
@@ -40,7 +44,9 @@ from invsolve.commands.flags import (
     Threads,
     TimeLimit,
     Verbose,
+    Workers,
     assigned,
+    cluster_of,
     open_dataset,
     refuse,
     refuse_all_but,
@@ -94,6 +100,10 @@ def compare(
     compile: Compile = "auto",
     threads: Threads = None,
     deterministic: Deterministic = False,
+    cluster: ClusterAddress = None,
+    workers: Workers = "auto",
+    cpus_per_worker: CpusPerWorker = 1,
+    gpus_per_worker: GpusPerWorker = 0.0,
     prior: Prior = False,
     targets: Targets = "targets",
     identifiers: Identifiers = "identifiers",
@@ -123,19 +133,22 @@ def compare(
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
         names = _listed(methods or "bfgs,gd,jpo") or []
-        settings = run_settings(
-            refine,
-            device,
-            dtype,
-            seed,
-            max_evaluations,
-            time_limit,
-            evaluation_timeout,
-            batch_size,
-            compile,
-            threads,
-            deterministic,
-            prior,
+        settings = replace(
+            run_settings(
+                refine,
+                device,
+                dtype,
+                seed,
+                max_evaluations,
+                time_limit,
+                evaluation_timeout,
+                batch_size,
+                compile,
+                threads,
+                deterministic,
+                prior,
+            ),
+            cluster=cluster_of(ctx, cluster, workers, cpus_per_worker, gpus_per_worker),
         )
         options = _assigned_by_method(ctx, names, option)
         with watched(quiet, log, verbose) as (control, signals):

@@ -12,7 +12,7 @@ from invsolve.errors import OptionError
 
 if TYPE_CHECKING:
     from invsolve.data.dataset import Dataset
-    from invsolve.settings import Settings
+    from invsolve.settings import Cluster, Settings
 
 CONFIG = "invsolve.config"  # where a command finds the option tables of its --config
 
@@ -72,6 +72,19 @@ Deterministic = Annotated[
     typer.Option(
         "--deterministic", help="the same bits for any --batch-size and --threads, resumed or not; several times slower"
     ),
+]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", metavar="ADDRESS", help="solve on a Ray cluster: ray starts one here, or auto, ray://host:10001"
+    ),
+]
+Workers = Annotated[
+    str, typer.Option("--workers", metavar="N", help="of the cluster, each solves a range; auto: as there is room for")
+]
+CpusPerWorker = Annotated[int, typer.Option("--cpus-per-worker", metavar="N", help="cores that each worker takes")]
+GpusPerWorker = Annotated[
+    float, typer.Option("--gpus-per-worker", metavar="N", help="GPUs that each worker takes, or a part of one")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress and no messages")]
@@ -143,6 +156,22 @@ def run_settings(
         deterministic=deterministic,
         prior=prior,
     )
+
+
+def cluster_of(
+    ctx: typer.Context, address: str | None, workers: str, cpus_per_worker: int, gpus_per_worker: float
+) -> Cluster | None:
+    """The cluster that flags ask for, if any.
+
+    Raises:
+        OptionError: workers are given without a cluster, or are no number.
+    """
+    from invsolve.settings import Cluster, read_workers
+
+    if address is None:
+        refuse(ctx, {"workers", "cpus_per_worker", "gpus_per_worker"}, "without --cluster")
+        return None
+    return Cluster(address, read_workers(workers), cpus_per_worker, gpus_per_worker)
 
 
 def checkpoint_seconds(text: str) -> float | None:

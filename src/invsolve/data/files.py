@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def written_aside(path: Path, overwrite: bool, aside: Path | None = None) -> Ite
     Raises:
         OutputError: the disk is full or refuses, or `path` has come to exist and must not be overwritten.
     """
-    aside = aside or path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside or path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield aside
         _sync(aside)

@@ -75,6 +75,9 @@ class StoredArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _stored_again, (os.path.abspath(self._path), self.name)
+
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
             with growth_limited(_LEAST_GROWTH + _GROWTH * self._most):
@@ -87,6 +90,14 @@ class StoredArray:
 
     def __repr__(self) -> str:
         return f"<{self._path}:{self._node.name} {self.shape} {self.dtype}>"
+
+
+def _stored_again(path: str, name: str) -> StoredArray:
+    """The array of this name in a file, which another process has opened."""
+    node = find_node(open_file(Path(path)), Path(path), name)
+    if not isinstance(node, h5py.Dataset):
+        raise DataError(f"{path} holds no array '{name}'")
+    return StoredArray(Path(path), node)
 
 
 @one_line_if_damaged

@@ -33,7 +33,38 @@ def joined(parts: Sequence[Columns]) -> Columns:
 _OURS = re.compile(r"lock|run\.json|final\.h5|fit\.h5|checkpoint\.safetensors|rows-\d{12}-\d{12}\.h5|\..*\.tmp")
 
 
-class RunFolder:
+class Pieces:
+    """A folder for finished pieces of work. One that is put twice, or by several at a time, is there once and whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def put(self, name: str, columns: Columns) -> None:
+        """Keep the columns of one finished piece of work."""
+        write_columns(self.path / f"{name}.h5", columns)
+
+    def put_checkpoint(self, state: dict[str, Any]) -> int:
+        """Keep the state of a training in place of an earlier one; the bytes that it took.
+
+        Raises:
+            OutputError: the disk is full or refuses; the earlier one is still there.
+        """
+        return write_checkpoint(self._checkpoint, state)
+
+    def get_checkpoint(self) -> dict[str, Any] | None:
+        """The state of a training that an earlier run has kept, if any.
+
+        Raises:
+            DataError: it is damaged, or of another version.
+        """
+        return read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+
+class RunFolder(Pieces):
     """`OUT.parts`, locked by the one run that writes OUT; removed once OUT is complete.
 
     Args:
@@ -47,7 +78,8 @@ class RunFolder:
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
-        self.out, self.path = out, _folder_of(out)
+        super().__init__(_folder_of(out))
+        self.out = out
         self.ended_early = False  # whether OUT waits to be completed by a run that resumes
         try:
             self.path.mkdir(exist_ok=True)
@@ -113,10 +145,6 @@ class RunFolder:
         """Whether an unfinished run towards `out` has left its folder."""
         return (_folder_of(out) / "run.json").exists()
 
-    def put(self, name: str, columns: Columns) -> None:
-        """Keep the columns of one finished piece of work."""
-        write_columns(self.path / f"{name}.h5", columns)
-
     def get(self, name: str) -> Columns | None:
         """The columns kept under this name, or None; a damaged file counts as none."""
         path = self.path / f"{name}.h5"
@@ -126,29 +154,9 @@ class RunFolder:
             return read_columns(path)
         return None
 
-    def put_checkpoint(self, state: dict[str, Any]) -> int:
-        """Keep the state of a training in place of an earlier one; the bytes that it took.
-
-        Raises:
-            OutputError: the disk is full or refuses; the earlier one is still there.
-        """
-        return write_checkpoint(self._checkpoint, state)
-
-    def get_checkpoint(self) -> dict[str, Any] | None:
-        """The state of a training that an earlier run has kept, if any.
-
-        Raises:
-            DataError: it is damaged, or of another version.
-        """
-        return read_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
-
     def drop_checkpoint(self) -> None:
         """The training is finished."""
         self._checkpoint.unlink(missing_ok=True)
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
 
     def finished(self) -> Iterator[tuple[int, int, Columns]]:
         """The ranges start ≤ i < stop that are kept, in order, with their columns; a damaged one is none."""

@@ -57,7 +57,7 @@ class AnswerMethod(JointMethod, Generic[LearnerKind]):
 
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         z0 = examples.coordinates.to_solver(examples.x0)
-        candidates = Candidates.at(z0, initial_loss)
+        candidates = Candidates.at(z0, initial_loss, examples.crew)
         everyone = torch.ones(examples.n, dtype=torch.bool, device=examples.device)
         chosen = z0
         with training(examples, self.seed, self.lessons.get("minibatch", MINIBATCH)):

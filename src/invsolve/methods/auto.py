@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -25,18 +26,19 @@ class Auto(NetworkMethod):
     """Local solves first; proposals and a network for the examples left behind; then local solves until they agree."""
 
     name = "auto"
+    trains_in_crews = True
     Options = ProposalOptions
     options: ProposalOptions
 
     def train(self, examples: Examples, initial_loss: Tensor, budget: Budget, control: Control) -> RowResults:
         z0 = examples.coordinates.to_solver(examples.x0)
-        candidates = Candidates.at(z0, initial_loss)
+        candidates = Candidates.at(z0, initial_loss, examples.crew)
         local = LocalSolves(budget.refiner or Bfgs(seed=self.seed), examples, z0, candidates)
         self.checkpoints.follow(examples=examples, candidates=candidates, local_solves=local)
         self._solve_locally(local, budget, control)
         left, answers, proposed = ~local.done, z0, z0
         self.chosen["local_solves"] = {"examples": examples.n, "left": int(left.sum())}
-        if bool(left.any()) and not control.stopped:
+        if bool(left.any()) and not self.checkpoints.stops(control):
             with training(examples, self.seed, MINIBATCH):
                 network = self.begin_network(examples)
                 self.checkpoints.follow(network=network, random=GlobalRandom(examples.device))
@@ -47,6 +49,8 @@ class Auto(NetworkMethod):
                 simulation.run(control, self.checkpoints)
                 self.tell("proposals", simulation.told(), simulation.curve)
                 answers, proposed = network.all_solutions(examples, z0), simulation.proposed
+        examples.merge()
+        candidates.merge()
         return replace(
             local.results,
             z=candidates.z,
@@ -70,23 +74,35 @@ class LocalSolves:
         self.local, self.z0, self.candidates = local, z0, candidates
         self.results = RowResults.unstarted(z0, candidates.loss)
         self.done = torch.zeros(examples.n, dtype=torch.bool, device=z0.device)
-        self._tour = Tour(examples, 8 * TOGETHER)
+        self._tour, self._examples = Tour(examples, 8 * TOGETHER), examples
 
     def run(self, budget: Budget, control: Control, checkpoints: Checkpoints) -> None:
         """Solve all that were not solved yet."""
+        known = self.results.status, self.results.iterations, self.done
+        before, stopped = [t.clone() for t in known], False
         for window, rows in self._tour:
             which, part = window.examples[rows], window.problem.select(rows)
             left = (budget.limit(window.problem) - window.problem.evaluations)[rows]
             found = self.local.solve(part, self.z0[which], replace(budget, limits=left), control)
-            stopped = checkpoints.stops(control)  # before what a stop cut off counts
+            stopped = checkpoints.leaves(control)  # before what a stop cut off counts
             window.problem.absorb(rows, part)
             perfect = found.best <= perfect_loss(part, self.candidates.loss[which])
             self.candidates.take(window, rows, found.z, found.best, FoundBy.LOCAL)
             self.results.status[which], self.results.iterations[which] = found.status, found.iterations
             self.done[which] = perfect | (found.status == int(Status.NONFINITE))
             if stopped:
-                return
+                break
             del window  # before the next one is loaded
+        checkpoints.agree(stopped)
+        self._merge(known, before)
+
+    def _merge(self, known: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+        """Let all members of the crew know what each has done."""
+        crew = self._examples.crew
+        self.candidates.merge()
+        self._examples.merge()
+        for now, then in zip(known, before, strict=True):
+            now.copy_(then + crew.sum_(now.long() - then.long()))
 
     def state(self) -> State:
         tried = {"status": self.results.status, "iterations": self.results.iterations}

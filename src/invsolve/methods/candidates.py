@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invsolve.checkpoints import Checkpoints, State
 from invsolve.control import Control, Progress
+from invsolve.crew import ALONE, Crew
 from invsolve.data.solution import FoundBy, Status
 from invsolve.engine import RowResults
 from invsolve.examples import Examples, Tour, Window
@@ -24,18 +25,33 @@ class Candidates:
     z: Tensor
     loss: Tensor
     origin: Tensor  # (n,) int8, see FoundBy
+    crew: Crew = ALONE  # each of whom sees its own examples, until what they saw is merged
 
     @classmethod
-    def at(cls, z0: Tensor, loss: Tensor) -> Candidates:
+    def at(cls, z0: Tensor, loss: Tensor, crew: Crew = ALONE) -> Candidates:
         """The starts z0 (n, d) with their losses (n,)."""
-        return cls(z0.clone(), loss.clone(), torch.full_like(loss, int(FoundBy.START), dtype=torch.int8))
+        return cls(z0.clone(), loss.clone(), torch.full_like(loss, int(FoundBy.START), dtype=torch.int8), crew)
+
+    def merge(self) -> None:
+        """Let all members know the best that one of them saw."""
+        crew = self.crew
+        if crew.size == 1:
+            return
+        least = crew.least_(self.loss.clone())
+        whose = crew.least_(torch.where(self.loss == least, crew.rank, crew.size))
+        mine = whose == crew.rank
+        self.loss.copy_(least)
+        for values in (self.z, self.origin):
+            values[~mine] = 0
+            crew.sum_(values)
 
     def state(self) -> State:
+        self.merge()
         return {"z": self.z, "loss": self.loss, "origin": self.origin}
 
     def restore(self, state: State) -> None:
-        for name, tensor in self.state().items():
-            tensor.copy_(state[name])
+        for name in ("z", "loss", "origin"):
+            getattr(self, name).copy_(state[name])
 
     def take(self, window: Window, rows: Tensor, z: Tensor, loss: Tensor, origin: FoundBy) -> None:
         """Keep what is better of a window's rows (b,), each named once: z (b, d) with these losses (b,)."""
@@ -48,6 +64,8 @@ class Candidates:
 
     def results(self, examples: Examples, iterations: Tensor) -> RowResults:
         """What a training of so many iterations (n,) leaves."""
+        self.merge()
+        examples.merge()
         begun = examples.evaluations > 1  # beside the scoring of the start
         failed = torch.where(torch.isfinite(self.loss), int(Status.BUDGET), int(Status.NONFINITE))
         return RowResults(
@@ -79,20 +97,24 @@ class Asking:
     def __init__(self, answers: Tensor, which: Tensor, examples: Examples, candidates: Candidates) -> None:
         self.answers, self.candidates = answers, candidates
         z0 = examples.coordinates.to_solver(examples.x0)
-        self.best = Candidates.at(z0, torch.full_like(candidates.loss, torch.inf))
+        self.best = Candidates.at(z0, torch.full_like(candidates.loss, torch.inf), examples.crew)
         self._tour = Tour(examples, TOGETHER, which)
 
     def run(self, control: Control, checkpoints: Checkpoints) -> bool:
         """Ask all that were not asked yet; whether that was done."""
+        left = False
         for window, rows in self._tour:
-            if checkpoints.stops(control):
-                return False
+            left = checkpoints.leaves(control)
+            if left:
+                break
             for z in self.answers[window.examples[rows]].unbind(1):
                 loss, _ = simulate(window.problem, rows, z)
                 self.best.take(window, rows, z, loss, FoundBy.NETWORK)
                 self.candidates.take(window, rows, z, loss, FoundBy.NETWORK)
             del window  # before the next one is loaded
-        return True
+        self.best.merge()
+        self.candidates.merge()
+        return not checkpoints.agree(left)
 
     def state(self) -> State:
         return {"best": self.best.state(), "tour": self._tour.state()}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsolve.checkpoints import State
+from invsolve.crew import ALONE, Crew
 
 POINTS = 100  # of a stage, at most
 
@@ -19,9 +20,11 @@ class Curve:
     Args:
         measured: the name of what is measured.
         expected: how many times `add` will be called, at most; so many calls are one point that `POINTS` suffice.
+        crew: those who measure together; a member's values are NaN where another one measures.
     """
 
-    def __init__(self, measured: str, expected: int) -> None:
+    def __init__(self, measured: str, expected: int, crew: Crew = ALONE) -> None:
+        self.crew = crew
         self.measured, self.together = measured, max(1, math.ceil(expected / POINTS))
         self._open: list[Tensor] = []
         self._calls = 0  # of `add`, that are open
@@ -29,7 +32,7 @@ class Curve:
         self._evaluations = 0.0
 
     def add(self, evaluations: float, values: Tensor) -> None:
-        """Values (b,), NaN where there is none, after so many evaluations per example."""
+        """Values (b,), NaN where there is none, after so many evaluations per example. All members call it alike."""
         self._open.append(values)
         self._evaluations, self._calls = evaluations, self._calls + 1
         if self._calls == self.together:
@@ -59,7 +62,13 @@ class Curve:
 
     def _together(self) -> Tensor:
         """What is open; what was restored is on the CPU."""
-        return torch.cat([values.to(self._open[-1].device) for values in self._open])
+        values = torch.cat([values.to(self._open[-1].device) for values in self._open])
+        if self.crew.size == 1:
+            return values
+        # Of a place whose value another member has, or nobody, NaN stands here; that is to be more than any value.
+        infinite = torch.finfo(values.dtype).max
+        least = self.crew.least_(values.nan_to_num(torch.inf, posinf=infinite))
+        return least.masked_fill(torch.isinf(least), torch.nan).masked_fill(least == infinite, torch.inf)
 
     def told(self) -> dict[str, list[Any]]:
         """`evaluations` and what was measured, as JSON values; None where that is not finite."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -43,6 +43,8 @@ class JointMethod(Method):
 
     refines_with = "bfgs"
     columns = ("found_by", "starts", "minima")
+    trains_in_crews: ClassVar[bool] = False
+    """Whether several processes may call `train` together, each with its share of the examples."""
     options: JointOptions
 
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:

@@ -35,6 +35,7 @@ class Jpo(NetworkMethod):
     """Joint parameterized optimization: a network gives all solutions at once and is trained on their common loss."""
 
     name = "jpo"
+    trains_in_crews = True
 
     class Options(ProposalOptions):
         proposals: Literal["auto", "prior", "best", "both", "none"] = Field(
@@ -69,7 +70,7 @@ class Jpo(NetworkMethod):
         o = self.options
         with training(examples, self.seed, o.minibatch):
             network = self.begin_network(examples)
-            candidates = Candidates.at(examples.coordinates.to_solver(examples.x0), initial_loss)
+            candidates = Candidates.at(examples.coordinates.to_solver(examples.x0), initial_loss, examples.crew)
             self.checkpoints.follow(examples=examples, network=network, candidates=candidates)
             self.checkpoints.follow(random=GlobalRandom(examples.device))
             learned = o.proposals != "none" and self._learn(network, examples, candidates, budget, control)
@@ -132,6 +133,7 @@ class Training:
     """One training run: the network, its optimizer, and the best z of every row so far.
 
     What is known of each row stays in memory, (n, d) and (n,); its data come and go with the windows of the examples.
+    A crew shares each minibatch out by whose examples they are; the sum of all their gradients is that of the whole.
     """
 
     def __init__(
@@ -164,7 +166,10 @@ class Training:
         self.z0 = examples.coordinates.to_solver(examples.x0)
         self.candidates, self.first_loss = candidates, first_loss
         self.iterations = torch.zeros(examples.n, dtype=torch.int64, device=examples.device)
-        self.curve, self._before, self._evaluated = Curve("loss", steps), float(examples.evaluations.double().mean()), 0
+        self._merged = self.iterations.clone()  # as all members of the crew knew them last
+        self.parallel = examples.crew.parallel(network.network)
+        self.curve = Curve("loss", steps, examples.crew)
+        self._before, self._evaluated = float(examples.evaluations.double().mean()), 0
 
     def _rate(self, step: int) -> float:
         if self.options.schedule == "constant":
@@ -185,7 +190,13 @@ class Training:
                 self.made += 1
                 fraction = (step + 1) / self.steps
                 control.report(lambda f=fraction: self.candidates.progress("jpo", self.examples, f))  # type: ignore[misc]
+        self._merge()
         return self.candidates.results(self.examples, self.iterations)
+
+    def _merge(self) -> None:
+        """Let all members of the crew know what each has done."""
+        self.iterations.copy_(self._merged + self.examples.crew.sum_(self.iterations - self._merged))
+        self._merged.copy_(self.iterations)
 
     def told(self) -> dict[str, Any]:
         """How long it went on, and why it ended, as JSON values."""
@@ -194,28 +205,35 @@ class Training:
 
     def _fits(self) -> bool:
         """Whether the best losses of most examples are so small, beside the first, that local solves do the rest."""
+        self.candidates.merge()
         known = torch.isfinite(self.first_loss)
         left = (self.candidates.loss / self.first_loss.clamp(min=torch.finfo(torch.float32).tiny))[known]
         return len(left) > 0 and float(left.kthvalue(math.ceil(0.9 * len(left))).values) < NEARLY_GONE
 
-    def _step(self, window: Window, features: Features, rows: Tensor, done: float) -> None:
-        c, examples = self.examples.coordinates, window.examples[rows]
-        blurred = features[rows].blurred(self.noise * (1 - done))
-        z = self.network.solutions(blurred, self.z0[examples])
+    def _step(self, window: Window, features: Features, places: Tensor, done: float) -> None:
+        own, rows = window.mine(places)
+        c, crew, examples = self.examples.coordinates, self.examples.crew, window.examples[rows]
+        blurred = features[rows].blurred(self.noise * (1 - done), len(places), own)
+        z = self.network.solutions(blurred, self.z0[examples], by=self.parallel)
         trial = z.detach().clamp(c.lower, c.upper)
-        # A row that fails has gradient zero: it is left out.
-        loss, gradient = window.problem.evaluate(rows, trial)
-        self.candidates.take(window, rows, trial, loss, FoundBy.NETWORK)
-        self.iterations[examples] += 1
-        self._evaluated += len(rows)
-        left = loss / self.first_loss[examples].clamp(min=torch.finfo(loss.dtype).tiny)
+        left = trial.new_full((len(places),), torch.nan)
+        gradient = torch.zeros_like(trial)
+        if len(rows):
+            # A row that fails has gradient zero: it is left out.
+            loss, gradient = window.problem.evaluate(rows, trial)
+            self.candidates.take(window, rows, trial, loss, FoundBy.NETWORK)
+            self.iterations[examples] += 1
+            left[own] = loss / self.first_loss[examples].clamp(min=torch.finfo(loss.dtype).tiny)
+        self._evaluated += len(places)
         self.curve.add(self._before + self._evaluated / self.examples.n, left)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(z, projected(gradient, trial, c.lower, c.upper))
+        # A crew's gradient is the mean of its members', not the sum.
+        torch.autograd.backward(z, crew.size * projected(gradient, trial, c.lower, c.upper))
         self.optimizer.step()
         self.schedule.step()
 
     def state(self) -> State:
+        self._merge()
         return {
             "steps": self.steps,
             "made": self.made,
@@ -234,6 +252,7 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         self.minibatches.restore(state["minibatches"])
         self.iterations.copy_(state["iterations"])
+        self._merged.copy_(self.iterations)
         self.curve.restore(state["curve"])
         self._before, self._evaluated = state["evaluated"]
 
@@ -241,7 +260,7 @@ class Training:
 class Minibatches:
     """Endless shuffled passes over all examples, so that each is evaluated equally often.
 
-    Minibatches (rows of a window) are drawn from all rows of a window, windows from blocks of the data that are
+    Minibatches (places in a window) are drawn from all rows of a window, windows from blocks of the data that are
     shuffled too. What the generator was at the beginning of the pass and of the window tells the order of both, so that
     one who goes on in the middle loads no window that is done.
     """
@@ -253,7 +272,7 @@ class Minibatches:
         self._at_pass = self._at_window = self.order.get_state()
 
     def drawn(self) -> Generator[tuple[Window, Features, Tensor]]:
-        """From where it is: the window, features of all its examples, and the rows (b,) to take of them."""
+        """From where it is: the window, features of its examples, and the places (b,) to take of everyone's there."""
         features: Features | None = None
         while True:
             self.order.set_state(self._at_pass)
@@ -265,13 +284,15 @@ class Minibatches:
                     if self._taken:
                         self.order.set_state(self._at_window)
                     self._at_window = self.order.get_state()
-                    shuffled = torch.randperm(len(window.examples), generator=self.order)
-                    for rows in torch.split(shuffled, self.size)[self._taken :]:
+                    shuffled = torch.randperm(len(window.everyone), generator=self.order)
+                    for places in torch.split(shuffled, self.size)[self._taken :]:
                         self._taken += 1
-                        yield window, features, rows.to(self.examples.device)
+                        yield window, features, places.to(self.examples.device)
                     self._windows, self._taken = self._windows + 1, 0
                     del window  # before the next one is loaded
             self._windows, self._at_pass = 0, self.order.get_state()
+            if not self.examples.in_memory:  # the next windows are shared out otherwise
+                self.examples.merge()
 
     def state(self) -> State:
         return {

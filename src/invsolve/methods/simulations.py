@@ -118,7 +118,7 @@ class Lessons(Generic[LearnerKind]):
         self.plan, self.network, self.examples, self.candidates = plan, network, examples, candidates
         self.sampler, self.generator = Sampler(examples, seed), stream(seed, "points")
         self.z0 = examples.coordinates.to_solver(examples.x0)
-        self.count = int(plan.which.sum())
+        self.count, self.crew = int(plan.which.sum()), examples.crew
         self.pairs: Pairs | None = None
         self.rate = 0.0
         self.errors: list[float] = []  # of each pass, of its pairs before they were trained on
@@ -161,12 +161,14 @@ class Lessons(Generic[LearnerKind]):
             self._pass = Pass(copy.deepcopy(self.network.network.state_dict()))
         at = self._pass
         for window in self.examples.windows(skip=at.windows):
-            rows = self.plan.which[window.examples].nonzero().squeeze(1)
-            for some in torch.split(rows, TOGETHER)[at.parts :]:
-                if checkpoints.stops(control):
+            rows = self.plan.which[window.everyone].nonzero().squeeze(1)
+            # Alone it can be left after each part. The shares of a crew are parts of the window, not of parts of it.
+            together = TOGETHER if self.crew.size == 1 else len(window.everyone)
+            for some in torch.split(rows[at.parts * TOGETHER :], together):
+                if checkpoints.stops(control) or (made := self._simulate(window, some, control, checkpoints)) is None:
                     return None
-                error, count = self._simulate(window, some)
-                at.wrong, at.pairs, at.parts = at.wrong + error, at.pairs + count, at.parts + 1
+                at.parts += math.ceil(len(some) / TOGETHER)
+                at.wrong, at.pairs = at.wrong + made[0], at.pairs + made[1]
             if train and not self._train(at, self._steps(len(rows)), control, checkpoints):
                 return None
             at.windows, at.parts, at.steps = at.windows + 1, 0, 0
@@ -174,6 +176,8 @@ class Lessons(Generic[LearnerKind]):
             control.report(lambda f=fraction: self.candidates.progress("proposals", self.examples, f))  # type: ignore[misc]
             del window  # before the next one is loaded
         self._pass = None
+        self.candidates.merge()
+        self.examples.merge()
         return at
 
     def _record(self) -> None:
@@ -228,29 +232,57 @@ class Lessons(Generic[LearnerKind]):
             self._optimizer = _optimizer(self.network, self.rate)
 
     @torch.no_grad()
-    def _simulate(self, window: Window, rows: Tensor) -> tuple[float, int]:
-        """One more point for each of some rows of a window; the network's error there, in sum, and of how many."""
-        done = self._passes
-        which = window.examples[rows]
-        z0 = self.z0[which]
+    def _simulate(
+        self, window: Window, places: Tensor, control: Control, checkpoints: Checkpoints
+    ) -> tuple[float, int] | None:
+        """One more point for each of some places of a window; the network's error there, in sum, and of how many.
+
+        None where a member of the crew was stopped.
+        """
+        made: list[tuple[Features, Tensor]] = []
+        wrong, left = 0.0, False
+        for some in torch.split(places, TOGETHER):
+            left = len(some) < len(places) and control.stopped
+            if left:
+                break
+            own, rows = window.mine(some)
+            z = self._drawn(window.everyone[some])[own]
+            if len(rows) and (pairs := self._pairs(window, rows, z)) is not None:
+                made.append(pairs)
+                wrong += float((self.network.network(pairs[0]) - pairs[1]).square().sum())
+        if checkpoints.agree(left):
+            return None
+        return sum(self.crew.gather(wrong)), self._take_in(made)
+
+    def _drawn(self, which: Tensor) -> Tensor:
+        """A point z (b, d) for each of the examples (b,)."""
+        z0, done = self.z0[which], self._passes
         if self.plan.where == "best" or (self.plan.where == "both" and done % 2):
-            z = self._near_the_best(which, z0, done / self.plan.passes)
-        else:
-            z = self.sampler.draw(z0, self.generator)
+            return self._near_the_best(which, z0, done / self.plan.passes)
+        return self.sampler.draw(z0, self.generator)
+
+    def _pairs(self, window: Window, rows: Tensor, z: Tensor) -> tuple[Features, Tensor] | None:
+        """What F gives at z (b, d) for the rows (b,), as pairs; None where it fails at all of them."""
         loss, y = simulate(window.problem, rows, z)
         self.seen(window, rows, z, loss)
         usable = torch.isfinite(loss) & torch.isfinite(y.flatten(1)).all(1)
         if not bool(usable.any()):
-            return 0.0, 0
-        features, answers = self.network.pairs(window.problem, rows[usable], z[usable], y[usable])
-        if self.pairs is None:
-            self._outputs = answers.shape[1]
-            self.pairs = Pairs(features, self._outputs, self.plan.passes * self.count)
-        self.pairs.add(features, answers)
-        if not self.errors:
-            self._asked += len(answers)
-            self._size += float(answers.square().sum())
-        return float((self.network.network(features) - answers).square().sum()), len(answers)
+            return None
+        return self.network.pairs(window.problem, rows[usable], z[usable], y[usable])
+
+    def _take_in(self, made: list[tuple[Features, Tensor]]) -> int:
+        """Keep the pairs of all members, in the order of the examples; how many they are."""
+        told = self.crew.gather(made)
+        new = [pairs for of_one in told for pairs in of_one]
+        for features, answers in new:
+            if self.pairs is None:
+                self._outputs = answers.shape[1]
+                self.pairs = Pairs(features, self._outputs, self.plan.passes * self.count)
+            self.pairs.add(features, answers)
+            if not self.errors:
+                self._asked += len(answers)
+                self._size += float(answers.square().sum())
+        return sum(len(answers) for _, answers in new)
 
     def _near_the_best(self, which: Tensor, z0: Tensor, done: float) -> Tensor:
         """Points (b, d) around the best seen of the examples (b,), the nearer the later."""
@@ -388,12 +420,13 @@ class Simulation(Lessons[SolverNetwork]):
         self.learned = False
         """Whether the network knows most of what there is to know of simulated solutions, or of those asked for."""
         self._first_loss = candidates.loss.clone()
-        self._proposed = Candidates.at(self.z0, torch.full_like(candidates.loss, torch.inf))
+        self._proposed = Candidates.at(self.z0, torch.full_like(candidates.loss, torch.inf), examples.crew)
         self._asking: Asking | None = None
 
     @property
     def proposed(self) -> Tensor:
         """The best of the simulated points of each example, (n, d)."""
+        self._proposed.merge()
         return self._proposed.z
 
     def seen(self, window: Window, rows: Tensor, z: Tensor, loss: Tensor) -> None:

@@ -78,7 +78,7 @@ class SolverNetwork:
             standards.append(Standard.measured(targets, identifiers, spatial))
             one = targets[:1].clone(), {k: v[:1].clone() for k, v in identifiers.items()}
             del window, targets, identifiers  # before the next one is loaded
-        standard = reduce(Standard.joined, standards)
+        standard = reduce(Standard.joined, examples.crew.gather(reduce(Standard.joined, standards)))
         return standard, tuple(one[1]), standard.features(*one)
 
     def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -120,9 +120,12 @@ class SolverNetwork:
         z0 = problem.coordinates.to_solver(problem.x0[rows])
         return self.simulated(problem, rows, y), ((z - self.origin(z0)) / self.scale).float()
 
-    def solutions(self, features: Features, z0: Tensor) -> Tensor:
-        """z (b, d) from features of b examples and their starts z0 (b, d); bounds are not looked at."""
-        output: Tensor = self.network(features)
+    def solutions(self, features: Features, z0: Tensor, *, by: nn.Module | None = None) -> Tensor:
+        """z (b, d) from features of b examples and their starts z0 (b, d); bounds are not looked at.
+
+        `by` is what the network became in a crew.
+        """
+        output: Tensor = (by or self.network)(features)
         return self.origin(z0) + self.scale * output.to(z0.dtype)
 
     def origin(self, z0: Tensor) -> Tensor:
@@ -132,14 +135,14 @@ class SolverNetwork:
     @torch.no_grad()
     def all_solutions(self, examples: Examples, z0: Tensor, *, together: int = 4096) -> Tensor:
         """z (n, d) of all examples, inside the bounds."""
-        z = torch.empty_like(z0)
+        z = torch.zeros_like(z0)
         for window in examples.windows():
             features = self.features(window)
             for rows in torch.split(torch.arange(len(window.examples), device=z0.device), together):
                 which = window.examples[rows]
                 z[which] = self.solutions(features[rows], z0[which])
             del window, features  # before the next one is loaded
-        return z.clamp(examples.coordinates.lower, examples.coordinates.upper)
+        return examples.crew.sum_(z).clamp(examples.coordinates.lower, examples.coordinates.upper)
 
 
 class NetworkMethod(JointMethod):
@@ -180,13 +183,18 @@ class NetworkMethod(JointMethod):
         self.chosen["network"] = {"kind": KINDS[len(self.network.standard.spatial)], "weights": weights}
         return self.network
 
+    def take(self, trained: SolverNetwork | None) -> None:
+        """Have what the method has trained in another process."""
+        self.network, self._at_first = trained, {}
+
     @property
     def trained(self) -> SolverNetwork | None:
         """The network as it stands; None where there is none, or one that has learned nothing."""
         if self.network is None or self.saved is not None:
             return self.network
         now = self.network.network.state_dict()
-        return None if all(torch.equal(t, now[name]) for name, t in self._at_first.items()) else self.network
+        unchanged = bool(self._at_first) and all(torch.equal(t, now[name]) for name, t in self._at_first.items())
+        return None if unchanged else self.network
 
 
 SIZES = ("network", "width", "depth", "channels", "scale")

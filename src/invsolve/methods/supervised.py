@@ -19,6 +19,7 @@ class Supervised(AnswerMethod[SolverNetwork], NetworkMethod):
     """For comparison: a network is trained on simulated pairs, and what it answers to the targets is refined."""
 
     name = "supervised"
+    trains_in_crews = True
 
     class Options(AnswerOptions, NetworkOptions):
         pass

@@ -22,11 +22,17 @@ class Features:
     def __getitem__(self, rows: Tensor) -> Features:
         return Features(self.grid[rows], self.flat[rows])
 
-    def blurred(self, amount: float) -> Features:
-        """With Gaussian noise of this standard deviation added, drawn from torch's global generator."""
+    def blurred(self, amount: float, among: int | None = None, places: Tensor | slice = slice(None)) -> Features:
+        """With Gaussian noise of this standard deviation added, drawn from torch's global generator.
+
+        It is drawn for all `among` whom these are at some `places`, if they are but a part.
+        """
         if amount == 0:
             return self
-        return Features(*(t + amount * torch.randn_like(t) for t in (self.grid, self.flat)))
+        drawn = (
+            torch.randn(among or len(t), *t.shape[1:], dtype=t.dtype, device=t.device) for t in (self.grid, self.flat)
+        )
+        return Features(*(t + amount * d[places] for t, d in zip((self.grid, self.flat), drawn, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,9 @@ def _side_by_side(seen: list[Tensor], spatial: tuple[int, ...]) -> Features:
 
 def arranged(array: Tensor, spatial: tuple[int, ...]) -> Tensor:
     """As an image (n, channels, *spatial) where the shape is so, else flat (n, features)."""
-    on_grid = bool(spatial) and tuple(array.shape[-len(spatial) :]) == spatial and array.ndim <= len(spatial) + 2
+    axes = len(spatial)
+    # Numbers, one for each of n examples, are no grid, also where n happens to be as long as one.
+    on_grid = axes > 0 and tuple(array.shape[-axes:]) == spatial and axes < array.ndim <= axes + 2
     return array.reshape(len(array), -1, *(spatial if on_grid else ()))
 
 

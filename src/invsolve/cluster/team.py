@@ -1,0 +1,183 @@
+"""The driver: ranges are handed out as tasks, answers taken in, the screen kept, and all of it ended in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from invsolve.cluster.board import Board, News
+from invsolve.cluster.session import Session, beside_driver
+from invsolve.cluster.worker import MOST_BEGUN, Job, Raised, solve_range
+from invsolve.control import Control
+from invsolve.errors import WorkerError, first_line
+from invsolve.ranges import Range, Ranges
+from invsolve.shared_progress import show
+
+_PER_WORKER = 8  # ranges at least, so that those that take long balance
+_WAIT = 0.2  # seconds, that bound how late a signal is seen
+_LOOK = 0.5  # seconds from one look at the board to the next
+
+
+def solve_on_cluster(
+    session: Session,
+    job: Job,
+    ranges: Ranges,
+    keep: Callable[[Any], None],
+    control: Control,
+    total: int,
+) -> str | None:
+    """Solve all ranges, or as many as `control` allows; as `workers.solve_shared`, on other machines.
+
+    `keep` is called here with every answer, which tells what it `took`, in the order in which they come.
+
+    Raises:
+        OptionError: there is no room for the workers.
+        WorkerError: workers died of a range again and again. Whatever the work raises is raised here too.
+    """
+    team = _Team(session, job, ranges, control, total)
+    try:
+        while team.hand_out() or team.pending:
+            for answer in team.ended():
+                keep(answer)
+            team.look()
+    finally:
+        team.end()
+    return team.hung
+
+
+def ended(error: Exception) -> WorkerError:
+    """The board is gone, which is on the machine that this process is connected to."""
+    return WorkerError(
+        f"the part of the cluster that this run is connected to was lost: {first_line(error)}. What was written is "
+        f"kept, and --resume goes on"
+    )
+
+
+def _unsolved(given: Range, error: Exception) -> WorkerError:
+    return WorkerError(
+        f"examples {given[0]} to {given[1] - 1} could not be solved on the cluster: {first_line(error)}. What was "
+        f"written is kept, and --resume goes on"
+    )
+
+
+class _Team:
+    def __init__(self, session: Session, job: Job, ranges: Ranges, control: Control, total: int) -> None:
+        import ray
+
+        self.session, self.ranges, self.control, self.total = session, ranges, control, total
+        self.workers = session.count_workers()
+        ranges.share(self.workers, _PER_WORKER)
+        self.done, self.evaluations = total - ranges.left, 0
+        self.hung: str | None = None
+        self.pending: dict[Any, Range] = {}
+        self._stopping = False
+        self._forget: list[Range] = []
+        self._moved: set[Range] = set()  # to another machine, for the work raised on one
+        self._looked = time.monotonic()
+        self._job = [ray.put(job)]
+        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=beside_driver()).remote()
+        asked = session.cluster
+        self._task = ray.remote(
+            num_cpus=asked.cpus_per_worker,
+            num_gpus=asked.gpus_per_worker,
+            max_calls=0,  # any number; a process that used a GPU would end with each task otherwise
+            max_retries=MOST_BEGUN,
+            scheduling_strategy="SPREAD",
+        )(solve_range)
+
+    def hand_out(self) -> bool:
+        """Give ranges to idle workers; whether any is left for them."""
+        while not self.control.stopped and self.hung is None and len(self.pending) < self.workers:
+            given = self.ranges.take()
+            if given is None:
+                return False
+            self._hand(self._task, given)
+        return not self.control.stopped and self.hung is None
+
+    def _hand(self, task: Any, given: Range) -> None:
+        self.pending[task.remote(self._job, self._board, given, self.control.seconds_left)] = given
+
+    def _hand_elsewhere(self, given: Range, raised: Raised) -> None:
+        """What the work raises on one machine may be the fault of that machine; on two it is that of the work.
+
+        Raises:
+            InvsolveError: there is no other machine, or this was the other one.
+        """
+        import ray
+
+        others = [one for one in self.session.machines() if one["NodeID"] != raised.node]
+        if given in self._moved or not others:
+            raise raised.error
+        self._moved.add(given)
+        self.control.tell("lost", start=given[0], stop=given[1], text=str(raised.error))
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(others[0]["NodeID"], soft=True)
+        self._hand(self._task.options(scheduling_strategy=there), given)
+
+    def ended(self) -> list[Any]:
+        """The answers that have come, after a short wait for one."""
+        import ray
+
+        ready, _ = ray.wait(list(self.pending), num_returns=1, timeout=_WAIT)
+        if ready:  # others may be there as well
+            ready, _ = ray.wait(list(self.pending), num_returns=len(self.pending), timeout=0)
+        answers = []
+        for reference in ready:
+            start, stop = given = self.pending.pop(reference)
+            try:
+                answer = ray.get(reference)
+            except ray.exceptions.TaskCancelledError:
+                continue
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, ray.exceptions.RayActorError):
+                    raise ended(error.cause) from None
+                if isinstance(error.cause, ray.exceptions.RayError):
+                    raise _unsolved(given, error.cause) from None
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                if self.hung is not None:
+                    continue
+                raise _unsolved(given, error) from None
+            if isinstance(answer, Raised):
+                self._hand_elsewhere(given, answer)
+                continue
+            self._forget.append(given)
+            self.done += stop - start
+            self.evaluations += answer.told["evaluations"]
+            self.ranges.took(stop - start, answer.told["took"])
+            answers.append(answer)
+        return answers
+
+    def look(self) -> None:
+        """Read the board, and let it know of a stop."""
+        import ray
+
+        if (self.control.stopped or self.hung is not None) and not self._stopping:
+            self._stopping = True
+            self._board.stop.remote()
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        try:
+            news: News = ray.get(self._board.collect.remote(self._forget))
+        except ray.exceptions.RayError as error:
+            raise ended(error) from None
+        self._forget = []
+        for event in news.events:
+            self.control.tell(event.kind, **event.told)
+        for start, stop in news.lost:
+            self.control.tell("lost", start=start, stop=stop)
+        show(self.control, list(news.told.values()), done=self.done, total=self.total, evaluations=self.evaluations)
+        for given, words in news.hung.items():
+            self.hung = self.hung or words
+            for reference in [r for r, of in self.pending.items() if of == given]:
+                ray.cancel(reference, force=True)
+                self.ranges.give_back(given)
+
+    def end(self) -> None:
+        """Let nobody work on: what they finished has been handed over."""
+        import ray
+
+        for reference in self.pending:
+            ray.cancel(reference, force=True)
+        ray.kill(self._board)
