@@ -90,7 +90,7 @@ def solve(
             split, stopped and resumed, on one machine with the same versions: 64 examples in their order are solved
             together and with no others, by one thread, compiled only if `compile` is "on". Several times slower where F
             is cheap.
-        cluster: a Ray cluster that solves the ranges, or its address: "ray" for one that is started on this machine.
+        cluster: a Ray cluster that solves the ranges and trains, or its address: "ray" for one that is started here.
         out: a solution file to write as well, range by range.
         overwrite: replace an existing `out`.
         resume: go on with an interrupted run that wrote to `out`.

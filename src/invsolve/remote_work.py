@@ -112,6 +112,8 @@ class RemoteWork:
         learned, hung = train_on_cluster(self.session, course, control, most, keep, len(dataset))
         if hung is not None:
             raise TimedOut(hung)
+        if learned is None:
+            return Learned(None, None, None, None, whole=False, failed="")
         assert isinstance(learned, Learned)
         if learned.columns is None:
             return learned

@@ -22,7 +22,7 @@ LEAST_EVALUATIONS = 3  # the start and the result are scored, and in between som
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster that is to solve the ranges of a run.
+    """A Ray cluster that is to solve the ranges of a run, and to train.
 
     `address` is "ray" for one that is started on this machine, else what Ray understands: "auto", "host:6379",
     "ray://host:10001". `workers` solve a range each at a time, None as many as there is room for. One takes

@@ -17,7 +17,7 @@ from invsolve.cluster.team import ended
 from invsolve.cluster.worker import MOST_BEGUN, Line, RemoteControl, Watched
 from invsolve.control import Control
 from invsolve.crew import Crew, ProcessGroup
-from invsolve.errors import InvsolveError, WorkerError, first_line
+from invsolve.errors import InvsolveError, OutputError, WorkerError, first_line
 from invsolve.memory import ran_out
 from invsolve.settings import Cluster
 from invsolve.shared_progress import show
@@ -32,7 +32,7 @@ _RAY_TRAIN = {
 }
 """The environment from which Ray Train takes its settings, where the driver's does not say otherwise."""
 _LOOK = 0.5  # seconds from one look at the board to the next
-_LEAVE = 60.0  # seconds that Ray Train may take to end
+_LEAVE, _LEAVE_STOPPED = 60.0, 3.0  # seconds that Ray Train may take to end, and where a signal waits
 _WAIT = 0.2  # seconds, that bound how late a signal is seen
 _FIRST = (0, -1)  # the key of the first member's progress; the others' begin with their numbers
 
@@ -79,13 +79,17 @@ class TrainingBoard(Board):
         self._entered += 1
         return self._entered - 1
 
+    def has_begun(self) -> bool:
+        """Whether a crew has begun."""
+        return self._entered > 0
+
     def keep(self, state: State | None) -> None:
         """A checkpoint was made, which is on the disk or this."""
         self._entered, self._state, self._kept = 1, state, self._kept + 1
 
-    def kept(self) -> tuple[int, State | None]:
-        """How many checkpoints were made, and the last one, unless it is on the disk."""
-        return self._kept, self._state
+    def kept(self, known: int = 0) -> tuple[int, State | None]:
+        """How many checkpoints were made, and the last one, unless it is on the disk or so many are known."""
+        return self._kept, self._state if self._kept > known else None
 
     def fail(self, error: BaseException) -> None:
         """A member has raised this, and would again."""
@@ -123,15 +127,12 @@ def train_on_cluster(
     try:
         while classroom.goes_on():
             classroom.look()
-        outcome = classroom.outcome()
-    except Exception:
-        classroom.close(_LEAVE)
+        return classroom.outcome()
+    except (KeyboardInterrupt, SystemExit):  # a second signal, that waits for nobody
+        control.interrupted = True
         raise
-    except BaseException:  # a second signal, that waits for nobody
-        classroom.close(0.0)
-        raise
-    classroom.close(_LEAVE)
-    return outcome
+    finally:
+        classroom.close(_LEAVE_STOPPED if control.stopped else _LEAVE)
 
 
 class _Classroom:
@@ -164,14 +165,15 @@ class _Classroom:
         """Read the board, and let it know of a stop."""
         import ray
 
-        if self.control.stopped and not self._stopping:
-            self._stopping = True
-            self._board.stop.remote()
-        if time.monotonic() - self._looked < _LOOK:
-            return
-        self._looked = time.monotonic()
         try:
-            self._read()
+            if self.control.stopped and not self._stopping:
+                self._stopping = True
+                self._board.stop.remote()
+                if not ray.get(self._board.has_begun.remote()):
+                    self._answer = [None]  # rather than to wait for Ray Train
+            if time.monotonic() - self._looked >= _LOOK:
+                self._looked = time.monotonic()
+                self._read()
         except ray.exceptions.RayError as error:
             raise ended(error) from None
 
@@ -185,9 +187,10 @@ class _Classroom:
             self.control.tell("lost", start=0, stop=self.total, text="the training is begun again")
         told = news.told.get(_FIRST)
         show(self.control, [] if told is None else [told], done=0, total=self.total, evaluations=0)
-        self._hung = next(iter(news.hung.values()), None)
+        self._hung = self._hung or next(iter(news.hung.values()), None)
         self._take_checkpoint()
-        self._answer, error = ray.get(self._board.outcome.remote())
+        answer, error = ray.get(self._board.outcome.remote())
+        self._answer = self._answer or answer
         if self._hung is not None:
             self._board.abandon.remote()
         if error is not None:
@@ -198,20 +201,21 @@ class _Classroom:
 
         if self._keep is None:
             return
-        count, state = ray.get(self._board.kept.remote())
-        if count > self._kept and state is not None:
-            self._keep(state)
-        self._kept = count
+        self._kept, state = ray.get(self._board.kept.remote(self._kept))
+        if state is not None:
+            try:
+                self._keep(state)
+            except OutputError as error:  # the training is worth more; perhaps the next one can be kept
+                self.control.tell("checkpoint", failed=first_line(error.__cause__ or error))
 
     def outcome(self) -> tuple[Any, str | None]:
-        """What the training came to."""
+        """What the training came to; nothing where it was stopped before it could begin."""
         import ray
 
-        if self._hung is not None:
-            return None, self._hung
         try:
-            self._read()
-            if not self._answer:
+            if self._hung is None and not self._answer:  # Ray Train has ended before the last look
+                self._read()
+            if self._hung is None and not self._answer:
                 ray.get(self._fit)
         except ray.exceptions.RayTaskError as error:
             raise WorkerError(
@@ -220,16 +224,16 @@ class _Classroom:
             ) from None
         except ray.exceptions.RayError as error:
             raise ended(error) from None
-        if not self._answer:
+        if self._hung is None and not self._answer:
             raise WorkerError("the training ended on the cluster without an answer; --resume goes on")
-        return self._answer[0], None
+        return (None if self._hung is not None else self._answer[0]), self._hung
 
     def close(self, patience: float) -> None:
         """Let nobody work on; Ray Train is given so many seconds to end, for then it leaves no room taken."""
         import ray
 
         with contextlib.suppress(ray.exceptions.RayError):
-            if not self._answer:
+            if self._answer in ([], [None]):
                 self._board.abandon.remote()
             if not ray.wait([self._fit], timeout=patience)[0]:
                 ray.cancel(self._fit, force=True)

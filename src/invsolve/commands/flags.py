@@ -76,11 +76,13 @@ Deterministic = Annotated[
 ClusterAddress = Annotated[
     str | None,
     typer.Option(
-        "--cluster", metavar="ADDRESS", help="solve on a Ray cluster: ray starts one here, or auto, ray://host:10001"
+        "--cluster",
+        metavar="ADDRESS",
+        help="solve and train on a Ray cluster: ray starts one here, or auto, ray://host:10001",
     ),
 ]
 Workers = Annotated[
-    str, typer.Option("--workers", metavar="N", help="of the cluster, each solves a range; auto: as there is room for")
+    str, typer.Option("--workers", metavar="N", help="of the cluster, at a time; auto: as there is room for")
 ]
 CpusPerWorker = Annotated[int, typer.Option("--cpus-per-worker", metavar="N", help="cores that each worker takes")]
 GpusPerWorker = Annotated[
