@@ -114,13 +114,6 @@ def test_what_machines_do_not_share_is_returned(nodes: Any, tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_joint_method_is_refined_there(nodes: Any) -> None:
-    data, options = waves(), {"steps": 40}
-    found = on(nodes, data, method="jpo", options=options)
-    assert_same(found, invsolve.solve(data, sine, "jpo", options=options, threads=1))
-    assert "network" in found.attributes["chosen"]
-
-
 def test_bits_do_not_depend_on_where_they_are_computed(nodes: Any) -> None:
     data = waves(150)
     here, there = invsolve.solve(data, sine, "lm", deterministic=True), on(nodes, data, method="lm", deterministic=True)
@@ -173,6 +166,7 @@ def test_a_cluster_that_ends_is_told_in_one_line(nodes: Any, tmp_path: Path, mon
         on(nodes, waves(), own_model(tmp_path / "code", "time.sleep(0.05)"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_followed_by_another(nodes: Any, tmp_path: Path) -> None:
     died = tmp_path / "died"
     kill = f"p = Path({str(died)!r}); p.exists() or (p.touch(), os.kill(os.getpid(), 9))"
@@ -209,6 +203,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [ALLOCATES, KILLED], ids=["allocation fails", "killed by the system"])
 def test_a_worker_without_memory_solves_less_together(nodes: Any, tmp_path: Path, room: str) -> None:
     """Really: more than 7 rows do not fit under RLIMIT_AS; or SIGKILL with more than 2, as of an OOM killer."""
@@ -224,6 +219,7 @@ def test_a_worker_without_memory_solves_less_together(nodes: Any, tmp_path: Path
         assert any(event.kind == "lost" for event in heard)
 
 
+@pytest.mark.slow
 def test_a_model_that_raises_on_one_machine_only_costs_no_example(nodes: Any, tmp_path: Path) -> None:
     """On that of the first process which asks."""
     chosen = tmp_path / "chosen"
@@ -238,6 +234,7 @@ def test_a_model_that_raises_on_one_machine_only_costs_no_example(nodes: Any, tm
     assert any(event.kind == "lost" and "a broken machine" in event.told["text"] for event in heard)
 
 
+@pytest.mark.slow
 def test_what_kills_every_worker_ends_the_run_in_one_line(nodes: Any, tmp_path: Path) -> None:
     with pytest.raises(invsolve.InvsolveError, match="4 workers died while they solved examples [0-9]+ to"):
         on(nodes, waves(8), own_model(tmp_path / "code", "os.kill(os.getpid(), 9)"))
@@ -275,6 +272,7 @@ def test_a_stop_leaves_what_was_reached_and_another_machine_goes_on(nodes: Any, 
     assert_same(whole, invsolve.solve(waves(), sine, "bfgs", threads=1))
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_loses_no_finished_range(nodes: Any, tmp_path: Path) -> None:
     model, out, data = own_model(tmp_path / "code", "time.sleep(0.05)"), tmp_path / "out.h5", tmp_path / "d.h5"
     invsolve.write_dataset(data, waves())

@@ -72,6 +72,7 @@ def test_a_node_lost_while_it_trains_costs_nothing(
     assert list(tmp_path.glob("out.h5*")) == [tmp_path / "out.h5"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_in_training_is_followed_by_another(
     nodes: Any,  # noqa: F811
     alone: Solution,
@@ -93,6 +94,7 @@ def test_a_worker_that_dies_in_training_is_followed_by_another(
     near(found, alone)
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_and_without_a_cluster(nodes: Any, alone: Solution, tmp_path: Path) -> None:  # noqa: F811
     model, out, control = own_model(tmp_path / "code", SLOW), tmp_path / "out.h5", Control()
 
