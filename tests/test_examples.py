@@ -73,7 +73,7 @@ def test_a_pass_visits_every_example_once(multiple: int) -> None:
     for generator in (None, order, order):
         windows = [w.examples for w in examples.windows(generator, multiple=multiple)]
         assert torch.equal(torch.cat(windows).sort().values, torch.arange(101))
-        assert max(map(len, windows)) <= max(24, multiple)
+        assert max(map(len, windows)) <= max(24, multiple) * 33 / 32  # a few that are left do not make one of their own
         assert sum(len(w) % multiple > 0 for w in windows) <= 1  # at most one minibatch is smaller
         orders.append(torch.cat(windows))
     assert torch.equal(orders[0], torch.arange(101))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 
 RANGE = 4096  # examples of the first range: a few full batches
 PATIENCE = 5.0  # seconds; a range that took less is followed by one of twice the size
-WORTHWHILE = 10.0  # seconds; ranges that are shared take no less, while there is as much for each worker
 MEMORY = 2**26  # bytes of data that a range may bring into memory
 
 Range = tuple[int, int]
@@ -39,7 +38,8 @@ class Ranges:
         self._size = min(RANGE, self._most)
         self._workers = self._least = 1
         self._is_shared = False
-        self._worthwhile = 1  # examples, as far as is known
+        self._worthwhile = 0.0  # seconds
+        self._pace = 0.0  # examples a second, of the last range
 
     @property
     def left(self) -> int:
@@ -55,7 +55,7 @@ class Ranges:
         if self._is_shared:
             # At most half a share of what is left, so that all end at about the same time (guided self-scheduling).
             fair = math.ceil(self.left / self._workers)
-            rows = min(rows, max(self._least, min(self._worthwhile, fair), math.ceil(fair / 2)))
+            rows = min(rows, max(self._least, min(math.ceil(self._pace * self._worthwhile), fair), math.ceil(fair / 2)))
         rows = math.ceil(rows / self._grain) * self._grain
         # A small rest would not fill a batch.
         return start, stop if stop - start < 1.5 * rows else start + rows
@@ -75,18 +75,19 @@ class Ranges:
 
     def took(self, rows: int, seconds: float) -> None:
         """Tell how long a range of so many rows took."""
-        self._worthwhile = math.ceil(rows * WORTHWHILE / max(seconds, 1e-3))
+        self._pace = rows / max(seconds, 1e-3)
         if seconds < PATIENCE:
             self._size = max(self._size, min(2 * rows, self._most))
 
-    def share(self, workers: int, each: int = 1) -> None:
+    def share(self, workers: int, each: int = 1, worthwhile: float = 0.0) -> None:
         """From now on, the ranges are solved by so many workers at a time.
 
-        None needs to be smaller than a worker's share of all that is left, or of so many of `RANGE`, in `each` parts.
+        None needs to be smaller than a worker's share of all that is left, or of so many of `RANGE`, in `each` parts;
+        none is to take less than so many seconds, while there is as much for each worker.
         """
         rounds = each * max(1, math.ceil(self.left / (workers * RANGE)))
         self._workers, self._least = workers, math.ceil(self.left / (workers * rounds))
-        self._is_shared = workers > 1 or each > 1
+        self._is_shared, self._worthwhile = workers > 1 or each > 1, worthwhile
 
 
 def most_rows(row_bytes: int) -> int:

@@ -162,9 +162,9 @@ def test_data_larger_than_memory_come_in_windows(method: str, monkeypatch: pytes
     sizes: list[int] = []
     load = examples_module.Examples._load
 
-    def recording(self: Any, blocks: Any) -> Any:
+    def recording(self: Any, blocks: Any, *crew: Any) -> Any:
         sizes.append(sum(stop - start for start, stop in blocks))
-        return load(self, blocks)
+        return load(self, blocks, *crew)
 
     monkeypatch.setattr(examples_module.Examples, "_load", recording)
     solution = invsolve.solve(data, Cubic(), method, options=small(method, simulations=20), refine="none")

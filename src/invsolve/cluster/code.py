@@ -6,7 +6,6 @@ import atexit
 import hashlib
 import importlib.util
 import os
-import pickle
 import shutil
 import sysconfig
 import tempfile
@@ -58,7 +57,7 @@ def _staged(folder: Path, within: Path) -> Path:
                 f"{folder} holds more than {_SHIPPED / 2**20:.0f} MB of Python files, which would all be brought "
                 f"to each machine; move the model and what it imports to a folder of their own"
             )
-    key = hashlib.sha256(pickle.dumps((folder, sorted(files)))).hexdigest()
+    key = hashlib.sha256(repr((folder, sorted(files))).encode()).hexdigest()
     if key not in _stages:
         stage = Path(tempfile.mkdtemp(prefix="invsolve-code-"))
         atexit.register(shutil.rmtree, stage, ignore_errors=True)

@@ -14,6 +14,7 @@ from invsolve.errors import WorkerError, first_line
 from invsolve.ranges import Range, Ranges
 from invsolve.shared_progress import show
 
+_WORTHWHILE = 10.0  # seconds of a range, beside which what it costs to hand it out is little
 _PER_WORKER = 8  # ranges at least, so that those that take long balance
 _WAIT = 0.2  # seconds, that bound how late a signal is seen
 _LOOK = 0.5  # seconds from one look at the board to the next
@@ -67,7 +68,7 @@ class _Team:
 
         self.session, self.ranges, self.control, self.total = session, ranges, control, total
         self.workers = session.count_workers()
-        ranges.share(self.workers, _PER_WORKER)
+        ranges.share(self.workers, _PER_WORKER, _WORTHWHILE)
         self.done, self.evaluations = total - ranges.left, 0
         self.hung: str | None = None
         self.pending: dict[Any, Range] = {}

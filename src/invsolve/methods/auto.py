@@ -38,7 +38,7 @@ class Auto(NetworkMethod):
         self._solve_locally(local, budget, control)
         left, answers, proposed = ~local.done, z0, z0
         self.chosen["local_solves"] = {"examples": examples.n, "left": int(left.sum())}
-        if bool(left.any()) and not self.checkpoints.stops(control):
+        if bool(left.any()) and not examples.crew.any(control.stopped):
             with training(examples, self.seed, MINIBATCH):
                 network = self.begin_network(examples)
                 self.checkpoints.follow(network=network, random=GlobalRandom(examples.device))
