@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +45,6 @@ from invsolve.commands.flags import (
     Verbose,
     Workers,
     assigned,
-    cluster_of,
     open_dataset,
     refuse,
     refuse_all_but,
@@ -133,23 +131,6 @@ def compare(
         comparison = pipeline.compare_solutions(data, baseline=baseline)
     else:
         names = _listed(methods or "bfgs,gd,jpo") or []
-        settings = replace(
-            run_settings(
-                refine,
-                device,
-                dtype,
-                seed,
-                max_evaluations,
-                time_limit,
-                evaluation_timeout,
-                batch_size,
-                compile,
-                threads,
-                deterministic,
-                prior,
-            ),
-            cluster=cluster_of(ctx, cluster, workers, cpus_per_worker, gpus_per_worker),
-        )
         options = _assigned_by_method(ctx, names, option)
         with watched(quiet, log, verbose) as (control, signals):
             comparison = pipeline.compare(
@@ -160,7 +141,7 @@ def compare(
                 seeds=seeds,
                 examples=_listed(examples),
                 budgets=_listed(budgets),
-                settings=settings,
+                settings=run_settings(ctx),
                 options=options,
                 model_options=assigned(ctx, "model_options", model_option, "-M"),
                 control=control,

@@ -127,53 +127,54 @@ def open_dataset(path: Path, targets: str, identifiers: str, x0: str, sigma: str
     return read_dataset(path, targets=targets, identifiers=identifiers, x0=x0, sigma=sigma)
 
 
-def run_settings(
-    refine: str | None,
-    device: str,
-    dtype: str,
-    seed: int,
-    max_evaluations: int | None,
-    time_limit: str | None,
-    evaluation_timeout: str | None,
-    batch_size: str,
-    compile: str,
-    threads: int | None,
-    deterministic: bool,
-    prior: bool,
-) -> Settings:
-    """What the flags of a run say of it, as they are common to all methods."""
+_AS_GIVEN = (
+    "refine",
+    "device",
+    "dtype",
+    "seed",
+    "max_evaluations",
+    "compile",
+    "threads",
+    "deterministic",
+    "prior",
+    "covariance",
+)
+
+
+def run_settings(ctx: typer.Context) -> Settings:
+    """What the flags of a run say of it, whichever of them the command has.
+
+    They are read by their names here, once, rather than handed on by every command.
+
+    Raises:
+        OptionError: a duration, a batch size or a number of workers is none; workers are given without a cluster.
+    """
     from invsolve.settings import Settings, read_batch_size
 
+    given = ctx.params
     return Settings(
-        refine=refine,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        max_evaluations=max_evaluations,
-        time_limit=None if time_limit is None else duration_seconds(time_limit),
-        evaluation_timeout=None if evaluation_timeout is None else duration_seconds(evaluation_timeout),
-        batch_size=read_batch_size(batch_size),
-        compile=compile,
-        threads=threads,
-        deterministic=deterministic,
-        prior=prior,
+        **{name: given[name] for name in _AS_GIVEN if name in given},
+        time_limit=_seconds(given["time_limit"]),
+        evaluation_timeout=_seconds(given["evaluation_timeout"]),
+        batch_size=read_batch_size(given["batch_size"]),
+        cluster=_cluster(ctx) if "cluster" in given else None,
     )
 
 
-def cluster_of(
-    ctx: typer.Context, address: str | None, workers: str, cpus_per_worker: int, gpus_per_worker: float
-) -> Cluster | None:
-    """The cluster that flags ask for, if any.
+def _seconds(duration: str | None) -> float | None:
+    return None if duration is None else duration_seconds(duration)
 
-    Raises:
-        OptionError: workers are given without a cluster, or are no number.
-    """
+
+def _cluster(ctx: typer.Context) -> Cluster | None:
+    """The cluster that flags ask for, if any."""
     from invsolve.settings import Cluster, read_workers
 
-    if address is None:
+    given = ctx.params
+    if given["cluster"] is None:
         refuse(ctx, {"workers", "cpus_per_worker", "gpus_per_worker"}, "without --cluster")
         return None
-    return Cluster(address, read_workers(workers), cpus_per_worker, gpus_per_worker)
+    workers = read_workers(given["workers"])
+    return Cluster(given["cluster"], workers, given["cpus_per_worker"], given["gpus_per_worker"])
 
 
 def checkpoint_seconds(text: str) -> float | None:

@@ -49,7 +49,6 @@ from invsolve.commands.flags import (
     Workers,
     assigned,
     checkpoint_seconds,
-    cluster_of,
     open_dataset,
     refuse_all_but,
     run_settings,
@@ -143,24 +142,9 @@ def solve(
         raise OptionError("the dataset is missing: invsolve solve DATA.h5")
     _no_table_of_one_method(ctx)
     settings = replace(
-        run_settings(
-            refine,
-            device,
-            dtype,
-            seed,
-            max_evaluations,
-            time_limit,
-            evaluation_timeout,
-            batch_size,
-            compile,
-            threads,
-            deterministic,
-            prior,
-        ),
+        run_settings(ctx),
         method=method,
         method_options=assigned(ctx, "options", option, "-O"),
-        covariance=covariance,
-        cluster=cluster_of(ctx, cluster, workers, cpus_per_worker, gpus_per_worker),
         checkpoint_every=checkpoint_seconds(checkpoint_every),
         save_network=save_network,
         init_from=init_from,
@@ -209,23 +193,9 @@ def predict(
     """Solve every example of DATA.h5 by a network that was trained on others, without training."""
     _no_table_of_one_method(ctx)
     settings = replace(
-        run_settings(
-            refine,
-            device,
-            dtype,
-            seed,
-            max_evaluations,
-            time_limit,
-            evaluation_timeout,
-            batch_size,
-            "auto",
-            threads,
-            deterministic,
-            prior,
-        ),
+        run_settings(ctx),
         method="predict",
         method_options=assigned(ctx, "options", option, "-O"),
-        covariance=covariance,
         predict_from=network,
     )
     dataset = open_dataset(data, targets, identifiers, x0, sigma)
