@@ -105,7 +105,7 @@ def test_no_import_goes_in_a_circle() -> None:
         ("h5py", {"data/hdf5.py", "data/store.py"}),
         ("rich", {"console.py"}),
         ("safetensors", {"data/tensor_file.py"}),
-        ("ray", {f"cluster/{name}.py" for name in ("session", "survey", "team", "training", "worker")}),
+        ("ray", {f"cluster/{name}.py" for name in ("host", "session", "survey", "team", "training", "worker")}),
         ("typer", {"cli.py", "shell.py", *COMMANDS}),
         ("matplotlib", {f"report/{path.name}" for path in (SOURCE / "report").glob("*.py")} - BESIDE_PICTURES),
     ],

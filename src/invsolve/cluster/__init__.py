@@ -1,1 +1,1 @@
-"""The ranges of a run as tasks on a Ray cluster. The one room that knows Ray, imported when it is asked for."""
+"""Ranges as tasks on a Ray cluster, and training by a crew. The one room that knows Ray, imported when asked for."""

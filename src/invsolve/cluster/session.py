@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import logging
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from invsolve.cluster.code import code_of
+from invsolve.cluster.host import Host
 from invsolve.errors import OptionError, first_line
 from invsolve.settings import Cluster
 
@@ -32,9 +34,10 @@ class Session:
 
     cluster: Cluster
     code: Path | None  # the user's own, that every machine was given
+    host: Host | None = None  # of the cluster, if this process has started it
 
     def count_workers(self) -> int:
-        """How many ranges are solved at a time.
+        """How many work at a time.
 
         Raises:
             OptionError: there is no room for as many as asked.
@@ -102,11 +105,17 @@ def connect(cluster: Cluster, model: Any) -> Session:
             return _session
         if _session is None:  # the caller's own
             return Session(cluster, None)
-        ray.shutdown()
-    _start(ray, cluster, code)
+    disconnect()
+    host = _host(ray, cluster) if cluster.address == "ray" else None
+    _session = Session(cluster, code, host)
+    atexit.register(disconnect)
+    try:
+        _join(ray, cluster.address if host is None else host.address, code)
+    except BaseException:
+        disconnect()
+        raise
     # It would print what befalls other machines, on standard output, which is the result's; no public switch ends it.
     ray._private.worker._worker_logs_enabled = False
-    _session = Session(cluster, code)
     return _session
 
 
@@ -119,13 +128,17 @@ def beside_driver() -> Any:
 
 
 def disconnect() -> None:
-    """Leave the cluster that `connect` has found or started; a run after that connects anew."""
-    global _session  # noqa: PLW0603
-    if _session is not None:
-        ray = _ray()
-        ray.shutdown()
-        ray._private.worker._worker_logs_enabled = True
-    _session = None
+    """Leave the cluster that `connect` has found, or end what it has started; a run after that connects anew."""
+    global _session
+    left, _session = _session, None
+    if left is None:
+        return
+    atexit.unregister(disconnect)
+    ray = _ray()
+    ray.shutdown()
+    ray._private.worker._worker_logs_enabled = True
+    if left.host is not None:
+        left.host.end()
 
 
 def _ray() -> Any:
@@ -147,24 +160,29 @@ def _check_address(address: str) -> None:
         raise OptionError(f"cluster '{address}' has no port: ray://host:10001 is where Ray's client server listens")
 
 
-def _start(ray: Any, cluster: Cluster, code: Path | None) -> None:
-    more: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if cluster.address == "ray":
-        cores = max(len(os.sched_getaffinity(0)), cluster.cpus_per_worker * (cluster.workers or 1))
-        more |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
-    else:
-        more["address"] = cluster.address
-    if code is not None:
-        more["runtime_env"] = {"working_dir": str(code)}
+def _host(ray: Any, cluster: Cluster) -> Host:
+    cores = max(len(os.sched_getaffinity(0)), cluster.cpus_per_worker * (cluster.workers or 1))
+    try:
+        with _environment(cluster.address):
+            host = Host(cores)
+    except ConnectionError as error:
+        raise OptionError(f"Ray cannot begin on this machine: {first_line(error)}") from None
+    os.environ.update(host.environment)
+    if host.environment:  # has been read by now where Ray was imported before; no public call reads it again
+        with contextlib.suppress(AttributeError):
+            ray._raylet.Config.initialize("")
+    return host
+
+
+def _join(ray: Any, address: str, code: Path | None) -> None:
+    more: dict[str, Any] = {} if code is None else {"runtime_env": {"working_dir": str(code)}}
     with _silent() as words:
         try:
-            _knock(cluster.address)
-            with _own_signals(), _environment(cluster.address):
-                ray.init(**more)
+            _knock(address)
+            with _own_signals(), _environment(address):
+                ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **more)
         except Exception as error:  # of many kinds, by address
-            raise OptionError(
-                f"no Ray cluster answers at '{cluster.address}': {first_line(error)}; {_hint(words())}"
-            ) from None
+            raise OptionError(f"no Ray cluster answers at '{address}': {first_line(error)}; {_hint(words())}") from None
 
 
 def _hint(words: str) -> str:
@@ -205,16 +223,18 @@ def _environment(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """What a signal does stays as it was: Ray would end the process."""
+    """What a signal does stays as it was: Ray would end the process. One that comes meanwhile is heard afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, before)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @contextlib.contextmanager
