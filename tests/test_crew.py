@@ -23,7 +23,7 @@ from invsolve.data.run_folder import Columns
 from invsolve.methods.joint import JointMethod
 from invsolve.models.base import FunctionModel
 from invsolve.preparation import prepare
-from invsolve.settings import Settings
+from invsolve.settings import Settings, threads_set
 
 N = 50
 
@@ -59,7 +59,8 @@ def fitted(
         return 0
 
     checkpoints = Checkpoints(keep, earlier, crew=crew)
-    return ready.solver.fit(ready.solver.method, Control(), checkpoints), kept
+    with threads_set(1):  # as many for one as for each of a crew: sums are rounded otherwise by two
+        return ready.solver.fit(ready.solver.method, Control(), checkpoints), kept
 
 
 def _member(rank: int, size: int, folder: Path, cases: list[dict[str, Any]]) -> None:

@@ -83,16 +83,24 @@ def test_polynomials_of_condition_1e10_agree_with_lstsq(noise: float, least: flo
     assert solution.evaluations.max() < 60
 
 
-@pytest.mark.parametrize(("d", "least"), [(4, 4.0), (5, 3.0), (6, 1.4)])
-def test_in_float32_as_many_digits_as_lstsq_in_float32(d: int, least: float) -> None:
-    """That one has 5.1, 3.6 and 2.1; normal equations 3.9, 1.8 and none."""
+@pytest.mark.parametrize("d", [4, 5, 6])
+def test_in_float32_nearly_as_many_digits_as_lstsq_in_float32(d: int, request: pytest.FixtureRequest) -> None:
+    """How many those are depends on the processor's kernels, so all are asked here: 4.3, 2.8 and 1.5 on one, where
+    `lstsq` has 5.0, 3.6 and 2.1, normal equations 3.7, 1.8 and none."""
     rng, matrix = np.random.default_rng(0), powers(d).astype(np.float32)
-    y = rng.normal(size=(20, d)) @ matrix.T + 1e-3 * rng.normal(size=(20, 60))
+    y = rng.normal(size=(200, d)) @ matrix.T + 1e-3 * rng.normal(size=(200, 60))
     y = y.astype(np.float32).astype(np.float64)
+    best, size = exact(matrix.astype(float), y), np.linalg.norm(matrix, axis=0)
+
+    def median_digits(x: np.ndarray) -> float:
+        return float(np.median([digits(one, of) for one, of in zip(x, best, strict=True)]))
+
+    peer = median_digits(np.linalg.lstsq(matrix / size, y.T.astype(np.float32), rcond=1e-8)[0].T / size)
     solution = solve(matrix, y, 1.0, dtype="float32")
-    found = [digits(x, best) for x, best in zip(solution.x, exact(matrix.astype(float), y), strict=True)]
-    assert np.median(found) > least
+    assert median_digits(solution.x) > peer - 0.9
     assert solution.evaluations.mean() < 20
+    request.getfixturevalue("normal_equations_only")
+    assert median_digits(solution.x) > median_digits(solve(matrix, y, 1.0, dtype="float32").x) + 0.4
 
 
 class Boxed(ForwardModel):
