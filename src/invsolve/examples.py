@@ -131,17 +131,21 @@ class Examples:
                 groups[-1] += last
         for group in groups[skip:]:
             window = self._whole or self._load(group)
-            problem, examples = window.problem, window.examples
-            problem.evaluations.copy_(self.evaluations[examples])
-            problem.gradients.copy_(self.gradients[examples])
-            problem.history = None if self.history is None else History(self.history.least[examples])
-            self._open, self._error = window, problem.conduct.first_error
+            self._hand_over(window)
+            self._open, self._error = window, window.problem.conduct.first_error
             try:
                 yield window
             finally:
                 self._take_back(window)
                 self._open = None
-            del window, problem, examples
+            del window
+
+    def _hand_over(self, window: Window) -> None:
+        """What is counted so far, for the problem of the window to count on from."""
+        problem, examples = window.problem, window.examples
+        problem.evaluations.copy_(self.evaluations[examples])
+        problem.gradients.copy_(self.gradients[examples])
+        problem.history = None if self.history is None else History(self.history.least[examples])
 
     def _take_back(self, window: Window) -> None:
         """What the problem of the open window has counted so far."""
@@ -164,6 +168,8 @@ class Examples:
             before.copy_(counts)
         if self.history is not None:
             self.crew.least_(self.history.least)
+        if self._open is not None:  # some of its examples may have been counted by another member before
+            self._hand_over(self._open)
         told = [error for error in self.crew.gather(self._conduct.first_error) if error is not None]
         self._conduct.first_error = min(told, default=None)
 
