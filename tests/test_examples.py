@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import invsolve
 import invsolve.run
 from invsolve import examples as examples_module
 from invsolve import ranges
+from invsolve.crew import ALONE, Crew
 from invsolve.data import dataset
 from invsolve.data.dataset import Dataset
 from invsolve.examples import Examples
@@ -51,9 +54,9 @@ def stored(n: int, **more: Any) -> Dataset:
     )  # fmt: skip
 
 
-def all_of(data: Dataset) -> Examples:
+def all_of(data: Dataset, crew: Crew = ALONE) -> Examples:
     model, device = FunctionModel(shifted, "shifted"), torch.device("cpu")  # type: ignore[arg-type]
-    return Examples(data, (1,), lambda rows: Problem(model, rows, (1,), device, torch.float64))
+    return Examples(data, (1,), lambda rows: Problem(model, rows, (1,), device, torch.float64), crew=crew)
 
 
 @pytest.fixture
@@ -136,7 +139,50 @@ def test_row_methods_load_only_their_ranges(method: str, tmp_path: Any) -> None:
     for array in (data.targets, data.identifiers):
         assert isinstance(array, Stored)
         assert array.most <= 36
-    assert list(solution.example) == [f"n{i}" for i in range(90)]
+    assert list(solution.load().example) == [f"n{i}" for i in range(90)]
+
+
+class InThreads(Crew):
+    """A crew of threads of this process, which meet at each call."""
+
+    def __init__(self, rank: int, size: int, met: threading.Barrier, told: list[Any]) -> None:
+        self.rank, self.size, self._met, self._told = rank, size, met, told
+
+    def gather(self, mine: Any) -> list[Any]:
+        self._told[self.rank] = mine
+        self._met.wait(10)
+        found = list(self._told)
+        self._met.wait(10)
+        return found
+
+    def sum_(self, values: Tensor) -> Tensor:
+        return values.copy_(torch.stack(self.gather(values.clone())).sum(0))
+
+    def least_(self, values: Tensor) -> Tensor:
+        return values.copy_(torch.stack(self.gather(values.clone())).amin(0))
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_crew_counts_the_same_whenever_it_merges() -> None:
+    """Also in the middle of a window whose examples were another member's before, as a checkpoint may."""
+
+    def count(rank: int) -> Examples:
+        examples = all_of(stored(101), InThreads(rank, 3, met, told))
+        order = torch.Generator().manual_seed(2)
+        for generator in (None, order, order):
+            for i, window in enumerate(examples.windows(generator, multiple=4)):
+                window.problem.count(torch.arange(len(window.examples)), evaluations=1, gradients=2)
+                if generator is not None and i == 1:
+                    examples.merge()
+                window.problem.count(torch.arange(len(window.examples)), evaluations=1, gradients=0)
+        examples.merge()
+        return examples
+
+    met, told = threading.Barrier(3), [None] * 3
+    with ThreadPoolExecutor(3) as pool:
+        for examples in pool.map(count, range(3)):
+            assert torch.equal(examples.evaluations, torch.full((101,), 6))
+            assert torch.equal(examples.gradients, torch.full((101,), 6))
 
 
 @pytest.mark.usefixtures("small_windows")

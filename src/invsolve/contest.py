@@ -122,7 +122,7 @@ class Contest:
             self._begun += 1
             seed = f" seed {run.settings.seed}" if len(runs) > 1 else ""
             control.begin_run(f"{self._begun}/{self._count} {name}{where}{seed}")
-            solutions.append(run.solve(None, False, False, control))
+            solutions.append(run.solve(None, False, False, control).load())
             if run.hung:
                 raise ModelError(run.hung)
         return Contender(tuple(solutions), runs[0].is_joint, runs[0].uses_seed)

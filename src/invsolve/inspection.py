@@ -17,7 +17,7 @@ from invsolve.data.hdf5 import describe_file
 from invsolve.data.json_text import json_object
 from invsolve.data.network_file import is_network
 from invsolve.data.proposal import propose_parts
-from invsolve.data.store import DATASET, SOLUTION, read_dataset, read_solution
+from invsolve.data.store import DATASET, SOLUTION, open_solution, read_dataset
 from invsolve.errors import DataError, OptionError
 from invsolve.models.parameters import Normal, Uniform
 from invsolve.options import describe_options
@@ -36,7 +36,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
     found = describe_file(path)
     attributes = {key: _plain(value) for key, value in found["attributes"].items()}
     if attributes.get("format") == SOLUTION:
-        solution = read_solution(path)
+        solution = open_solution(path)
         kind = f"solution of {len(solution)} examples"
         more: dict[str, Any] = {"summary": summarize(solution, None, None)}
     else:

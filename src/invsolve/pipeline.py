@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -164,7 +165,8 @@ def predict(
 
 
 def _solved(run: Run, out: str | Path | None, overwrite: bool, resume: bool, control: Control | None) -> Solution:
-    solution = run.solve(None if out is None else Path(out), overwrite, resume, control)
+    with contextlib.closing(run.solve(None if out is None else Path(out), overwrite, resume, control)) as solved:
+        solution = solved.load()
     for note in run.notes:
         warnings.warn(note, stacklevel=3)
     return solution

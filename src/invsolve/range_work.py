@@ -23,7 +23,7 @@ class RangeWork:
         began, conduct = time.monotonic(), self.solver.conduct
         columns = self.solver.solve(start, stop, control)
         finished = not control.stopped
-        told = {"took": round(time.monotonic() - began, 3)} | counts(columns)
+        told = {"took": round(time.monotonic() - began, 3)} | counts(lambda name: [columns[name]])
         kept = finished and self.pieces is not None
         if self.pieces is not None and finished:
             self.pieces.put(range_name(start, stop), columns)

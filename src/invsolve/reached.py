@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from invsolve.analysis.summary import finite_or_none, median_of
 from invsolve.data.run_folder import Columns
 from invsolve.data.solution import Status
 from invsolve.ranges import Range
@@ -52,15 +53,19 @@ class Reached:
             self.held[answer.given] = answer.columns
 
 
-def counts(columns: Columns) -> dict[str, Any]:
-    """Of some examples: how many ended how, their median loss (None where it is infinite), and what they took."""
-    ends = {s.name.lower(): int((columns["status"] == s).sum()) for s in Status}
-    losses = columns["loss"][columns["status"] != Status.NOT_RUN]
-    median = float(np.median(losses)) if len(losses) else math.inf
+def counts(column: Callable[[str], Iterable[np.ndarray]]) -> dict[str, Any]:
+    """Of some examples, whose columns come in parts: how many ended how, their median loss (None where it is infinite),
+    and what they took."""
+
+    def losses() -> Iterator[np.ndarray]:
+        for loss, status in zip(column("loss"), column("status"), strict=True):
+            yield np.where(np.isnan(loss), np.inf, loss)[status != Status.NOT_RUN]
+
+    ends = {s.name.lower(): sum(int((rows == s).sum()) for rows in column("status")) for s in Status}
     return {
         "status": {name: count for name, count in ends.items() if count},
-        "loss_median": median if math.isfinite(median) else None,
-        "evaluations": int(columns["evaluations"].sum()),
+        "loss_median": finite_or_none(median_of(losses)),
+        "evaluations": sum(int(rows.sum()) for rows in column("evaluations")),
     }
 
 

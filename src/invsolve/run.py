@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,13 +18,14 @@ import torch
 from invsolve import provenance, reuse
 from invsolve._version import __version__
 from invsolve.analysis.evaluate import evaluate
+from invsolve.analysis.summary import are_solved
 from invsolve.checkpoints import Checkpoints, State
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.files import check_writable
 from invsolve.data.run_folder import Columns, RunFolder, joined, range_name, refuse_other_run
-from invsolve.data.solution import Solution, Status
-from invsolve.data.store import read_solution
+from invsolve.data.solution import Solution, Solved, Status, parts
+from invsolve.data.store import open_solution
 from invsolve.errors import DataError, ModelError, OptionError, OutputError, first_line
 from invsolve.memory import MORE_MEMORY, ran_out
 from invsolve.methods.joint import JointMethod
@@ -43,6 +44,7 @@ from invsolve.settings import (
 from invsolve.watchdog import TimedOut, Watchdog
 from invsolve.workers import can_fork, solve_shared
 
+T = TypeVar("T")
 WORTH_FORKING = 1.0  # seconds of work ahead, by one process, from which several pay
 _ROUNDS = 30  # that a solve takes at least, in times of the scoring of its starts: a few rounds, each with a gradient
 _LEAST_SHARE = 8  # examples: fewer are no work to share
@@ -62,9 +64,9 @@ class Run:
         self.notes: list[str] = []  # of networks, what the user should know
         self.network_written = False
         self.reached = Reached()
-        self.solution: Solution | None = None
+        self.solution: Solved | None = None
         self.hung = ""  # which evaluation of F took too long
-        self.when_left: Callable[[Solution | None], None] = self._say_notes
+        self.when_left: Callable[[Solved | None], None] = self._say_notes
         """What is told, in another thread, before the process ends in an evaluation that nothing else can end."""
         self._unsaved = self._replace_network = False
         ready = prepare(dataset, model, model_options, settings)
@@ -90,8 +92,11 @@ class Run:
         """What the model has been seen to do."""
         return self.solver.conduct
 
-    def solve(self, out: Path | None, overwrite: bool, resume: bool, control: Control | None) -> Solution:
-        """Solve all ranges, keep each as soon as it is finished, and put them together."""
+    def solve(self, out: Path | None, overwrite: bool, resume: bool, control: Control | None) -> Solved:
+        """Solve all ranges, keep each as soon as it is finished, and put them together.
+
+        Where a file is written the columns of the result stay in it until they are used.
+        """
         began = time.monotonic()
         control = control or Control()
         control.start(self.settings.time_limit)
@@ -125,17 +130,17 @@ class Run:
         for note in (*self.notes, *self.solver.tuning.notes):
             control.tell("note", text=note)
         took = round(time.monotonic() - began, 3)
-        control.tell("end", took=took, ended_early=self.reached.ended_early, **counts(solution.columns()))
+        control.tell("end", took=took, ended_early=self.reached.ended_early, **counts(partial(parts, solution)))
         return solution
 
-    def _put_together(self, folder: RunFolder | None, began: float, replace: bool) -> Solution:
+    def _put_together(self, folder: RunFolder | None, began: float, replace: bool) -> Solved:
         """All that was reached, in `folder` as the solution file; what was not is told to be so."""
         blocks = self._blocks(folder)
         attributes = self.attributes() | {"seconds": time.monotonic() - began}
         if folder is not None:
             folder.assemble(blocks, len(self.dataset), attributes, self._parameters(), overwrite=replace)
             folder.ended_early = self.reached.ended_early
-            return read_solution(folder.out)
+            return open_solution(folder.out)
         return Solution(
             **joined([columns for _, columns in blocks]), attributes=attributes, parameters=self._parameters()
         )
@@ -350,7 +355,7 @@ class Run:
                 f"{path} is not written: the training had ended before this run, and its network was not kept"
             )
 
-    def _say_notes(self, solution: Solution | None) -> None:
+    def _say_notes(self, solution: Solved | None) -> None:
         for note in self.notes:
             print(f"invsolve: {note}", file=sys.stderr)
 
@@ -377,36 +382,51 @@ class Run:
 
         None also where `control` leaves no time for all, or F hangs.
         """
+        losses = self._at_truth(lambda start, stop, loss: loss, control)
+        return None if losses is None else np.concatenate(losses)
+
+    def solved(self, solution: Solved, control: Control | None = None) -> float | None:
+        """The fraction of the examples that are solved, or None as for `loss_true`."""
+
+        def count(start: int, stop: int, loss_true: np.ndarray) -> int:
+            loss, initial = (solution.rows(name, start, stop) for name in ("loss", "loss_initial"))
+            return int(are_solved(loss, initial, loss_true).sum())
+
+        counted = self._at_truth(count, control)
+        return None if counted is None else sum(counted) / len(self.dataset)
+
+    def _at_truth(self, use: Callable[[int, int, np.ndarray], T], control: Control | None) -> list[T] | None:
+        """What `use` makes of the losses at x_true of all examples, some at a time: start, stop and the losses."""
         if self.dataset.x_true is None or self.hung:
             return None
+        found = []
         try:
             with threads_set(self.threads), Watchdog(self.conduct.watch, self._leave_truth):
-                return self._losses_at(self.dataset.x_true, control)
+                for start, stop in self._by_memory():
+                    losses = self._losses_at(self.dataset.x_true[start:stop], start, stop, control)
+                    if losses is None:
+                        return None
+                    found.append(use(start, stop, losses))
         except TimedOut as error:
             self.notes.append(str(error))
             return None
+        return found
 
     def _leave_truth(self, words: str) -> None:
         self.notes.append(words)
         self.when_left(self.solution)
 
-    def _losses_at(self, x_true: Any, control: Control | None) -> np.ndarray | None:
-        losses = []
-        for start, stop in self._by_memory():
-            problem = self.solver.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
-            x = torch.from_numpy(np.asarray(x_true[start:stop], dtype=np.float64))
-            x = x.to(problem.device).reshape(problem.x0.shape)
-            score = evaluate(problem, x, self.solver.batch_size, differentiate=False, control=control)
-            if bool(torch.isnan(score.loss).any()):
-                return None
-            losses.append(score.loss.cpu().numpy())
-        return np.concatenate(losses)
+    def _losses_at(self, x_true: Any, start: int, stop: int, control: Control | None) -> np.ndarray | None:
+        problem = self.solver.problem(self.dataset.rows(start, stop, self.x_shape), torch.float64)
+        x = torch.from_numpy(np.asarray(x_true, dtype=np.float64)).to(problem.device).reshape(problem.x0.shape)
+        loss = evaluate(problem, x, self.solver.batch_size, differentiate=False, control=control).loss
+        return None if bool(torch.isnan(loss).any()) else loss.cpu().numpy()
 
-    def unobserved(self, solution: Solution) -> int:
+    def unobserved(self, solution: Solved) -> int:
         """How many of the nonfinite examples are so because nothing was observed."""
         count = 0
         for start, stop in self._by_memory():
-            lost = solution.status[start:stop] == Status.NONFINITE
+            lost = solution.rows("status", start, stop) == Status.NONFINITE
             if lost.any():
                 targets = np.asarray(self.dataset.targets[start:stop], dtype=np.float64)[lost]
                 count += int(np.isnan(targets.reshape(len(targets), -1)).all(1).sum())
@@ -428,7 +448,7 @@ class Run:
             f"the model"
         )
 
-    @functools.cached_property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes a run the same run, in JSON values."""
         return provenance.identity(self.solver, self.saved)
@@ -440,13 +460,13 @@ class Run:
         there = {} if self._remote is None else self._remote.attributes(self.reached)
         return self.identity | provenance.attributes(self.solver, self.threads) | used | written | there
 
-    def _check_out(self, out: Path, overwrite: bool, resume: bool) -> Solution | None:
+    def _check_out(self, out: Path, overwrite: bool, resume: bool) -> Solved | None:
         """See that `out` can be written; with `resume`, a run that is already complete is returned as it is."""
         check_writable(out, overwrite=True)
         if self.dataset.source is not None and out.exists() and out.samefile(self.dataset.source):
             raise OutputError(f"output {out} is the input; choose another --out")
         if resume and out.exists():
-            found = read_solution(out)
+            found = open_solution(out)
             refuse_other_run(out, found.attributes, provenance.as_stored(self.identity))
             if not RunFolder.is_begun(out):
                 return found

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import invsolve
+from invsolve.analysis.summary import summarize
 from invsolve.data import files
 from invsolve.data.dataset import Dataset
+from invsolve.data.hdf5 import StoredArray
 from invsolve.data.solution import COLUMNS, HISTORY_EVALUATIONS, Solution, Status
+from invsolve.data.store import open_solution
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 shapes = hnp.array_shapes(min_dims=0, max_dims=2, max_side=4)
@@ -137,6 +140,35 @@ def test_histories_say_by_how_many_evaluations(tmp_path: Path) -> None:
     again = tmp_path / "again.h5"
     invsolve.write_solution(again, invsolve.read_solution(path))
     np.testing.assert_array_equal(invsolve.read_solution(again).history, solution.history)
+
+
+def test_a_report_reads_a_window_of_a_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of runs whose solutions do not fit into memory."""
+    path, most = tmp_path / "s.h5", 0
+    data = invsolve.generate("wave-packet", 100, seed=1)
+    data.sigma = np.full(100, 0.1)
+    data.x_true = None
+    whole = summarize(invsolve.solve(data, covariance=True, out=path), None, None)
+    read = StoredArray.__getitem__
+
+    def watched(self: StoredArray, key: Any) -> np.ndarray:
+        nonlocal most
+        found = read(self, key)
+        most = max(most, found.nbytes if found.ndim and len(found) != len(HISTORY_EVALUATIONS) else 0)
+        return found
+
+    monkeypatch.setattr("invsolve.data.store._WINDOW", 1000)
+    monkeypatch.setattr(StoredArray, "__getitem__", watched)
+    with contextlib.closing(open_solution(path)) as stored:
+        assert len(stored.windows) > 10
+        in_parts = summarize(stored, None, None)
+        assert 0 < most <= 1000
+        for name in ("loss", "loss_initial", "reduced_chi2"):
+            assert in_parts[name].pop("mean") == pytest.approx(whole[name].pop("mean"), rel=1e-12)
+        in_parts["uncertainty"]["condition_number"].pop("mean")
+        whole["uncertainty"]["condition_number"].pop("mean")
+        assert in_parts == whole
+        assert_same(stored.load().x, invsolve.read_solution(path).x)
 
 
 def test_a_history_of_another_grid_is_damage(tmp_path: Path) -> None:

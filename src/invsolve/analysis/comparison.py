@@ -236,10 +236,10 @@ def _summary(contender: Contender, loss_true: np.ndarray | None) -> dict[str, An
     runs = contender.runs
     tiled = None if loss_true is None else np.tile(loss_true, len(runs))
     together = _joined(runs)
-    told = summarize(together, tiled, out=None)
+    told = summarize(together, None if tiled is None else float(is_solved(together, tiled).mean()), out=None)
     told["seeds"] = list(contender.seeds)
     told["n"] = len(runs[0])
-    told["loss_initial"] = quantiles(runs[0].loss_initial)  # all runs have the same starts
+    told["loss_initial"] = quantiles(lambda: [runs[0].loss_initial])  # all runs have the same starts
     told["independent"] = not contender.shared
     return told
 

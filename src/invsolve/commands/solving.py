@@ -59,10 +59,8 @@ from invsolve.shell import UNSATISFIED, resume_command, watched
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-
     from invsolve.data.dataset import Dataset
-    from invsolve.data.solution import Solution
+    from invsolve.data.solution import Solved
     from invsolve.rerun import Rerun
     from invsolve.run import Run
     from invsolve.settings import Settings
@@ -269,26 +267,26 @@ def _run_and_tell(
     with watched(telling.quiet, telling.log, telling.verbose) as (control, signals):
         run, again = make()
 
-        def tell_in_the_end(solution: Solution | None) -> None:
+        def tell_in_the_end(solution: Solved | None) -> None:
             assert solution is not None
             with control.aside():
                 _tell(run, again, solution, None, target, telling)
 
         run.when_left = tell_in_the_end
         solution = run.solve(target, overwrite, resume, control)
-        loss_true = run.loss_true(control)
-    summary = _tell(run, again, solution, loss_true, target, telling, bool(signals))
+        solved = run.solved(solution, control)
+    summary = _tell(run, again, solution, solved, target, telling, bool(signals))
     if signals:
         raise typer.Exit(128 + signals[0])
-    unobserved = run.unobserved(solution)
-    _fail_if_unsatisfied(summary, solution.loss, telling.fail_above, telling.quiet, unobserved, bool(run.hung))
+    above = _count_above(solution, telling.fail_above)
+    _fail_if_unsatisfied(summary, above, telling.fail_above, telling.quiet, run.unobserved(solution), bool(run.hung))
 
 
 def _tell(
     run: Run,
     again: Rerun | None,
-    solution: Solution,
-    loss_true: np.ndarray | None,
+    solution: Solved,
+    solved: float | None,
     target: Path,
     telling: Telling,
     stopped: bool = False,
@@ -297,9 +295,9 @@ def _tell(
     from invsolve import console
     from invsolve.analysis.summary import summarize
 
-    summary = summarize(solution, loss_true, str(target))
+    summary = summarize(solution, solved, str(target))
     if again is not None:
-        summary["rerun"] = again.differences(solution)
+        summary["rerun"] = again.differences(solution.load())
     if telling.as_json:
         console.print_json(summary)
     else:
@@ -327,13 +325,18 @@ def _tell_what_happened(ended_early: bool, run: Run) -> None:
         console.say(f"ended early; '{resume_command()}' goes on")
 
 
+def _count_above(solution: Solved, fail_above: float | None) -> int:
+    from invsolve.data.solution import parts
+
+    return 0 if fail_above is None else sum(int((~(losses <= fail_above)).sum()) for losses in parts(solution, "loss"))
+
+
 def _fail_if_unsatisfied(
-    summary: dict[str, Any], losses: Any, fail_above: float | None, quiet: bool, unobserved: int, hung: bool
+    summary: dict[str, Any], above: int, fail_above: float | None, quiet: bool, unobserved: int, hung: bool
 ) -> None:
     from invsolve import console
 
     nonfinite = summary["status"]["nonfinite"]
-    above = 0 if fail_above is None else int((~(losses <= fail_above)).sum())
     if not quiet:
         if nonfinite:
             reasons = [f"{unobserved} without any observed target"] if unobserved else []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -71,6 +72,52 @@ HISTORY_EXAMPLES = 10_000
 """Examples of a run up to which histories are kept, 160 bytes each."""
 
 
+class Solved(Protocol):
+    """Solutions as they are reported on, a window of their rows at a time, wherever they are."""
+
+    attributes: dict[str, Any]
+    parameters: list[dict[str, str]]
+
+    def __len__(self) -> int:
+        """Examples."""
+        ...
+
+    def columns(self) -> Collection[str]:
+        """The names of the columns that are there."""
+        ...
+
+    @property
+    def windows(self) -> Sequence[tuple[int, int]]:
+        """Ranges of rows, all of them in order."""
+        ...
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Of a column that is there the rows start ≤ i < stop."""
+        ...
+
+    def load(self) -> Solution:
+        """All of it in memory."""
+        ...
+
+    def close(self) -> None:
+        """Close the file, if it lies in one."""
+        ...
+
+
+def parts(solved: Solved, name: str) -> Iterator[np.ndarray]:
+    """A column, a window at a time."""
+    return (solved.rows(name, *window) for window in solved.windows)
+
+
+def code_counts(solved: Solved, name: str) -> dict[str, int]:
+    """How many rows of a column of codes hold each, all codes named."""
+    kinds = CODES[name]
+    counts = np.zeros(len(kinds), dtype=np.int64)
+    for rows in parts(solved, name):
+        counts += [int((rows == kind).sum()) for kind in kinds]
+    return {kind.name.lower(): int(count) for kind, count in zip(kinds, counts, strict=True)}
+
+
 @dataclass
 class Solution:
     """Columns of a solution file (contract, section 3), all NumPy arrays with n rows, and how they came to be."""
@@ -103,17 +150,34 @@ class Solution:
 
     def status_counts(self) -> dict[str, int]:
         """How many examples ended in each status, all statuses named."""
-        return {s.name.lower(): int((self.status == s).sum()) for s in Status}
+        return code_counts(self, "status")
 
     def columns(self) -> dict[str, np.ndarray]:
         """The arrays by name, those that are there."""
         found = {name: getattr(self, name) for name in (*COLUMNS, *OPTIONAL)}
         return {name: values for name, values in found.items() if values is not None}
 
+    def load(self) -> Solution:
+        """Itself: all of it is in memory."""
+        return self
+
+    def close(self) -> None:
+        """Nothing: it lies in no file."""
+
     def first(self, n: int) -> Solution:
         """The first n examples; of the run's `seconds` nobody knows which were theirs, so that they are left out."""
         columns: dict[str, Any] = {name: values[:n] for name, values in self.columns().items()}
         return replace(self, **columns, attributes={k: v for k, v in self.attributes.items() if k != "seconds"})
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Of a column that is there the rows start ≤ i < stop."""
+        rows: np.ndarray = getattr(self, name)[start:stop]
+        return rows
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """The ranges of rows that are in memory at a time: one."""
+        return [(0, len(self))]
 
     @property
     def objective(self) -> np.ndarray:

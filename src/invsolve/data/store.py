@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,25 @@ from invsolve.data.hdf5 import (
     stored_array,
     text_attribute,
 )
-from invsolve.data.solution import CODES, COLUMNS, COUNTS, HISTORY_EVALUATIONS, MOST_COUNTED, OPTIONAL, Code, Solution
+from invsolve.data.solution import (
+    CODES,
+    COLUMNS,
+    COUNTS,
+    HISTORY_EVALUATIONS,
+    MOST_COUNTED,
+    OPTIONAL,
+    Code,
+    Solution,
+    parts,
+)
 from invsolve.errors import DataError
+from invsolve.ranges import split
 
 DATASET, SOLUTION = "invsolve-dataset", "invsolve-solution"
 FORMAT_VERSION = 1
 _NAME_ESTIMATE = 32  # bytes that the name of an example takes
 _HISTORY_AXIS = "evaluations_up_to"
+_WINDOW = 2**23  # bytes of one column of a solution that are in memory at a time
 _PARTS = ("targets", "identifiers", "x0", "sigma")
 
 
@@ -223,6 +236,71 @@ def _component_scale(file: h5py.File, label: str, size: int, parameters: list[di
     return file[label]
 
 
+class StoredSolution:
+    """A solution file, open: a window of its rows at a time is in memory (see `Solved`)."""
+
+    def __init__(self, path: Path, file: h5py.File, stored: dict[str, StoredArray]) -> None:
+        self._path, self._file, self.stored = path, file, stored
+        self.attributes, self.parameters = read_attributes(file, path), _read_parameters(file, path)
+
+    def __len__(self) -> int:
+        return len(self.stored["loss"])
+
+    def columns(self) -> Collection[str]:
+        """The names of the columns that are there."""
+        return self.stored.keys()
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """Ranges of rows, each of which takes little memory."""
+        row = max(array.dtype.itemsize * math.prod(array.shape[1:]) for array in self.stored.values())
+        return list(split(len(self), max(1, _WINDOW // max(row, 1))))
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Of a column that is there the rows start ≤ i < stop."""
+        return self.stored[name][start:stop]
+
+    def load(self) -> Solution:
+        """All of it in memory."""
+        columns: dict[str, Any] = {name: _read_column(self._path, array) for name, array in self.stored.items()}
+        return Solution(**columns, attributes=self.attributes, parameters=self.parameters)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@one_line_if_damaged
+def open_solution(path: str | Path) -> StoredSolution:
+    """Open a solution file (contract, section 3); its columns stay in the file until they are used.
+
+    Raises:
+        DataError: not a solution file, or a damaged one.
+    """
+    path = Path(path)
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(open_file(path))
+        solution = StoredSolution(path, file, _stored_columns(file, path))
+        if fault := next(_faults(solution), None):
+            raise DataError(f"{path}: {fault}; it is damaged, solve again")
+        opened.pop_all()
+    return solution
+
+
+def _stored_columns(file: h5py.File, path: Path) -> dict[str, StoredArray]:
+    if _check_format(file, path, SOLUTION) is None:
+        raise DataError(f"{path} is not a solution file: it has no attribute format = '{SOLUTION}'")
+    stored: dict[str, StoredArray] = {}
+    for name in (*COLUMNS, *OPTIONAL):
+        node = find_node(file, path, name)
+        if node is None and name in OPTIONAL:
+            continue
+        if node is None:
+            raise DataError(f"{path}: solution file without '{name}'; it is damaged, solve again")
+        stored[name] = stored_array(path, node, as_group=False)
+    return stored
+
+
 @one_line_if_damaged
 def read_solution(path: str | Path) -> Solution:
     """Read a solution file (contract, section 3).
@@ -230,23 +308,8 @@ def read_solution(path: str | Path) -> Solution:
     Raises:
         DataError: not a solution file, or a damaged one.
     """
-    path = Path(path)
-    with open_file(path) as file:
-        if _check_format(file, path, SOLUTION) is None:
-            raise DataError(f"{path} is not a solution file: it has no attribute format = '{SOLUTION}'")
-        columns: dict[str, np.ndarray] = {}
-        for name in (*COLUMNS, *OPTIONAL):
-            node = find_node(file, path, name)
-            if node is None and name in OPTIONAL:
-                continue
-            if node is None:
-                raise DataError(f"{path}: solution file without '{name}'; it is damaged, solve again")
-            columns[name] = _read_column(path, stored_array(path, node, as_group=False))
-        attributes = read_attributes(file, path)
-        solution = Solution(**columns, attributes=attributes, parameters=_read_parameters(file, path))
-    if fault := next(_faults(solution), None):
-        raise DataError(f"{path}: {fault}; it is damaged, solve again")
-    return solution
+    with contextlib.closing(open_solution(path)) as stored:
+        return stored.load()
 
 
 def _read_column(path: Path, array: StoredArray) -> np.ndarray:
@@ -263,24 +326,27 @@ def _read_parameters(file: h5py.File, path: Path) -> list[dict[str, str]]:
     return [{"name": a, "unit": b} for a, b in zip(names, units, strict=True)]
 
 
-def _faults(solution: Solution) -> Iterator[str]:
+def _faults(solution: StoredSolution) -> Iterator[str]:
     """What a solution from a file has that none of ours has."""
-    shape, d = solution.x.shape, math.prod(solution.x.shape[1:])
+    stored = solution.stored
+    shape, d = stored["x"].shape, math.prod(stored["x"].shape[1:])
     if len(shape) < 1 or shape[0] < 1:
         yield f"column 'x' has shape {shape}"
         return
     shapes = {"x": shape, "x_initial": shape, "std_error": shape, "identifiability": shape}
     shapes |= {"covariance": (shape[0], d, d), "history": (shape[0], len(HISTORY_EVALUATIONS))}
-    for name, values in solution.columns().items():
-        kinds = "iu" if name in COUNTS or name in CODES else "OiufU" if name == "example" else "fiu"
-        if values.shape != shapes.get(name, shape[:1]) or values.dtype.kind not in kinds:
-            yield f"column '{name}' has shape {values.shape}, type {values.dtype}"
+    for name, array in stored.items():
+        kinds = "iu" if name in COUNTS or name in CODES else "OSiufU" if name == "example" else "fiu"
+        if array.shape != shapes.get(name, shape[:1]) or array.dtype.kind not in kinds:
+            yield f"column '{name}' has shape {array.shape}, type {array.dtype}"
             return
-        if name in COUNTS and ((values < 0) | (values > MOST_COUNTED)).any():
+    for name in stored:
+        if name in COUNTS and any(((rows < 0) | (rows > MOST_COUNTED)).any() for rows in parts(solution, name)):
             yield f"column '{name}' holds counts below 0 or above {MOST_COUNTED:.0e}"
-        if name in CODES and not np.isin(values, [int(code) for code in CODES[name]]).all():
+        codes = [int(code) for code in CODES.get(name, ())]
+        if codes and not all(np.isin(rows, codes).all() for rows in parts(solution, name)):
             yield f"column '{name}' holds codes that mean nothing"
-    together = [getattr(solution, name) is None for name in ("std_error", "condition_number", "identifiability")]
+    together = [name in stored for name in ("std_error", "condition_number", "identifiability")]
     if any(together) and not all(together):
         yield "of std_error, condition_number and identifiability some are there and some are not"
     if solution.parameters and len(solution.parameters) != d:
