@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -84,6 +84,7 @@ def sine(x: Tensor, identifiers: Identifiers) -> Tensor:
 
 
 def on(nodes: Any, data: Any, model: Any = sine, method: str = "bfgs", **more: Any) -> Solution:
+    more = {"compile": "off"} | more  # of models that are made slow it would pay
     return invsolve.solve(data, model, method, cluster=Cluster(nodes.address), **more)
 
 
@@ -151,6 +152,37 @@ def test_a_node_that_is_lost_costs_no_example(nodes: Any, tmp_path: Path) -> Non
     found = on(nodes, waves(), model, out=out, control=Control(listeners=[losing]))
     assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
     assert sorted(s for e in heard if e.kind == "range" for s in range(e.told["start"], e.told["stop"])) == [*range(40)]
+
+
+def processes(name: str) -> list[int]:
+    """Those that Ray has given this name."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += [int(path.parent.name)] if path.read_bytes().startswith(name.encode()) else []
+    return found
+
+
+@pytest.mark.slow
+def test_a_board_that_is_lost_is_followed_by_another(nodes: Any, tmp_path: Path) -> None:
+    """As where memory runs out on a machine that has no other worker. It is told to stop again, too."""
+    slow = "time.sleep(0.5 if float(identifiers.max()) > 3 else 0)"
+    data, model, control, lost = waves(400), own_model(tmp_path / "code", slow), Control(), list[int]()
+    data.identifiers = np.array(data.identifiers)
+    data.identifiers[7::10] = 3.5
+
+    def losing(event: Event) -> None:
+        if event.kind == "range" and not lost:
+            lost.extend(processes("ray::Board"))
+            control.interrupted = True
+            for process in lost:
+                os.kill(process, signal.SIGKILL)
+
+    control.listeners = (losing,)
+    part = on(nodes, data, model, control=control)
+    assert lost
+    assert 0 < part.status_counts()["not_run"] < 400
+    assert part.status_counts()["budget"] > 0  # of the range that another board has told to stop
 
 
 def test_a_cluster_that_ends_is_told_in_one_line(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,11 +308,23 @@ def test_a_stop_leaves_what_was_reached_and_another_machine_goes_on(nodes: Any, 
 def test_a_driver_that_is_killed_loses_no_finished_range(nodes: Any, tmp_path: Path) -> None:
     model, out, data = own_model(tmp_path / "code", "time.sleep(0.05)"), tmp_path / "out.h5", tmp_path / "d.h5"
     invsolve.write_dataset(data, waves())
-    words = ["solve", str(data), "--model", model, "--out", str(out), "--quiet", "--cluster", nodes.address]
+    words = [
+        "solve",
+        str(data),
+        "--model",
+        model,
+        "--out",
+        str(out),
+        "--quiet",
+        "--compile",
+        "off",
+        "--cluster",
+        nodes.address,
+    ]
     script = (
         "from invsolve import ranges; ranges.RANGE = 5; ranges.PATIENCE = 0; from invsolve.__main__ import main; main()"
     )
-    driver = subprocess.Popen([sys.executable, "-c", script, *words])
+    driver = subprocess.Popen([sys.executable, "-c", script, *words, "--cluster", nodes.address])
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("out.h5.parts/rows-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)

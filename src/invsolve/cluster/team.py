@@ -77,7 +77,9 @@ class _Team:
         self._moved: set[Range] = set()  # to another machine, for the work raised on one
         self._looked = time.monotonic()
         self._job = [ray.put(job)]
-        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=beside_driver()).remote()
+        # Begun again where it is ended for want of memory: on a machine without other workers Ray has no other to end.
+        lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": beside_driver()}
+        self._board = ray.remote(Board).options(**lasting).remote()
         asked = session.cluster
         self._task = ray.remote(
             num_cpus=asked.cpus_per_worker,
@@ -153,12 +155,12 @@ class _Team:
         """Read the board, and let it know of a stop."""
         import ray
 
-        if (self.control.stopped or self.hung is not None) and not self._stopping:
-            self._stopping = True
-            self._board.stop.remote()
-        if time.monotonic() - self._looked < _LOOK:
+        stopping = self.control.stopped or self.hung is not None
+        if not (stopping and not self._stopping) and time.monotonic() - self._looked < _LOOK:
             return
-        self._looked = time.monotonic()
+        self._stopping, self._looked = stopping, time.monotonic()
+        if stopping:  # each time: it may have been begun again meanwhile
+            self._board.stop.remote()
         try:
             news: News = ray.get(self._board.collect.remote(self._forget))
         except ray.exceptions.RayError as error:
