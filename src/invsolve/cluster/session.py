@@ -146,6 +146,7 @@ def _ray() -> Any:
         raise OptionError("--cluster needs Ray, which is not installed: pip install 'invsolve[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # once a connection is lost, each call would try for another
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray

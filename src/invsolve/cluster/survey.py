@@ -80,6 +80,8 @@ def survey(files: list[Path], folder: Path | None) -> tuple[bool, list[Seen]]:
             f"a machine of the cluster cannot run invsolve: {first_line(cause or error)}; install invsolve "
             f"{__version__} on all of them"
         ) from None
+    except ConnectionError as error:  # Ray's client, though it is a kind of OSError
+        raise OptionError(f"the connection to the cluster was lost: {first_line(error)}; run again") from None
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {first_line(error)}; choose another --out") from None
     finally:

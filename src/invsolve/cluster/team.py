@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from invsolve.cluster.board import Board, News
 from invsolve.cluster.session import Session, beside_driver
 from invsolve.cluster.worker import MOST_BEGUN, Job, Raised, solve_range
 from invsolve.control import Control
-from invsolve.errors import WorkerError, first_line
+from invsolve.errors import InvsolveError, WorkerError, first_line
 from invsolve.ranges import Range, Ranges
 from invsolve.shared_progress import show
 
@@ -36,21 +37,35 @@ def solve_on_cluster(
         OptionError: there is no room for the workers.
         WorkerError: workers died of a range again and again. Whatever the work raises is raised here too.
     """
-    team = _Team(session, job, ranges, control, total)
-    try:
+    with connected(), contextlib.closing(_Team(session, job, ranges, control, total)) as team:
         while team.hand_out() or team.pending:
             for answer in team.ended():
                 keep(answer)
             team.look()
-    finally:
-        team.end()
     return team.hung
 
 
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """While the cluster is in use: where Ray's client has lost its connection that is told in one line.
+
+    Raises:
+        WorkerError: it has.
+    """
+    import ray
+
+    try:
+        yield
+    except Exception as error:  # its own are of many kinds
+        if isinstance(error, InvsolveError) or ray.is_initialized():
+            raise
+        raise ended(error) from None
+
+
 def ended(error: Exception) -> WorkerError:
-    """The board is gone, which is on the machine that this process is connected to."""
+    """The board is gone, which is on the machine that this process is connected to, or the connection to it is."""
     return WorkerError(
-        f"the part of the cluster that this run is connected to was lost: {first_line(error)}. What was written is "
+        f"the part of the cluster that this run is connected to was lost: {first_line(error).rstrip('.')}. What was written is "
         f"kept, and --resume goes on"
     )
 
@@ -177,10 +192,13 @@ class _Team:
                 ray.cancel(reference, force=True)
                 self.ranges.give_back(given)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Let nobody work on: what they finished has been handed over."""
         import ray
 
-        for reference in self.pending:
-            ray.cancel(reference, force=True)
-        ray.kill(self._board)
+        if not ray.is_initialized():  # the connection was lost
+            return
+        with contextlib.suppress(ray.exceptions.RayError, ConnectionError):
+            for reference in self.pending:
+                ray.cancel(reference, force=True)
+            ray.kill(self._board)

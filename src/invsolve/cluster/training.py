@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from invsolve.checkpoints import State
 from invsolve.cluster.board import Board, News
 from invsolve.cluster.session import Session, beside_driver
-from invsolve.cluster.team import ended
+from invsolve.cluster.team import connected, ended
 from invsolve.cluster.worker import MOST_BEGUN, Line, RemoteControl, Watched
 from invsolve.control import Control
 from invsolve.crew import Crew, ProcessGroup
@@ -123,16 +123,14 @@ def train_on_cluster(
     Raises:
         WorkerError: workers died again and again. Whatever the training raises is raised here too.
     """
-    classroom = _Classroom(session, course, control, most, keep, total)
-    try:
-        while classroom.goes_on():
-            classroom.look()
-        return classroom.outcome()
-    except (KeyboardInterrupt, SystemExit):  # a second signal, that waits for nobody
-        control.interrupted = True
-        raise
-    finally:
-        classroom.close(_LEAVE_STOPPED if control.stopped else _LEAVE)
+    with connected(), contextlib.closing(_Classroom(session, course, control, most, keep, total)) as classroom:
+        try:
+            while classroom.goes_on():
+                classroom.look()
+            return classroom.outcome()
+        except (KeyboardInterrupt, SystemExit):  # a second signal, that waits for nobody
+            control.interrupted = True
+            raise
 
 
 class _Classroom:
@@ -228,16 +226,19 @@ class _Classroom:
             raise WorkerError("the training ended on the cluster without an answer; --resume goes on")
         return (None if self._hung is not None else self._answer[0]), self._hung
 
-    def close(self, patience: float) -> None:
-        """Let nobody work on; Ray Train is given so many seconds to end, for then it leaves no room taken."""
+    def close(self) -> None:
+        """Let nobody work on; Ray Train is given some seconds to end, for then it leaves no room taken."""
         import ray
 
-        with contextlib.suppress(ray.exceptions.RayError):
+        patience = _LEAVE_STOPPED if self.control.stopped else _LEAVE
+        if not ray.is_initialized():  # the connection was lost
+            return
+        with contextlib.suppress(ray.exceptions.RayError, ConnectionError):
             if self._answer in ([], [None]):
                 self._board.abandon.remote()
             if not ray.wait([self._fit], timeout=patience)[0]:
                 ray.cancel(self._fit, force=True)
-        ray.kill(self._board)
+            ray.kill(self._board)
 
 
 def _fit(config: dict[str, Any], session: Session, workers: int, environment: dict[str, str]) -> None:
