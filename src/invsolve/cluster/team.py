@@ -65,8 +65,8 @@ def connected() -> Iterator[None]:
 def ended(error: Exception) -> WorkerError:
     """The board is gone, which is on the machine that this process is connected to, or the connection to it is."""
     return WorkerError(
-        f"the part of the cluster that this run is connected to was lost: {first_line(error).rstrip('.')}. What was written is "
-        f"kept, and --resume goes on"
+        f"the part of the cluster that this run is connected to was lost: {first_line(error).rstrip('.')}. "
+        "What was written is kept, and --resume goes on"
     )
 
 
