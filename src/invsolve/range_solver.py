@@ -56,8 +56,9 @@ class Begun:
 
 @dataclass
 class Fitted:
-    """What a joint method left of every example beside its solution."""
+    """What a joint method left of the examples from `first` on beside their solutions."""
 
+    first: int
     loss_initial: torch.Tensor
     evaluations: torch.Tensor
     gradients: torch.Tensor
@@ -152,15 +153,15 @@ class RangeSolver:
             **({} if examples.history is None else {"history": examples.history.least.cpu().numpy()}),
         }
 
-    def use_fit(self, method: JointMethod, columns: Columns) -> None:
-        """Solve ranges by what `fit` gave, in this run or an earlier one."""
-        method.fitted = RowResults.from_columns(columns, self.device)
+    def use_fit(self, method: JointMethod, columns: Columns, first: int = 0) -> None:
+        """Solve ranges by what `fit` gave, in this run or an earlier one, or by the part from example `first` on."""
+        method.fitted, method.first_fitted = RowResults.from_columns(columns, self.device), first
         for name in _TOLD:
             if name in columns:
                 setattr(method, name, json.loads(columns[name].tobytes()))
         names = ("loss_initial", "evaluations", "gradients", "history")
         found = {name: torch.from_numpy(columns[name]).to(self.device) for name in names if name in columns}
-        self._fitted = Fitted(**found)
+        self._fitted = Fitted(first, **found)
 
     def begin(self, start: int, stop: int, control: Control) -> Begun | None:
         """Load the examples start ≤ i < stop and score their starts, unless that was done already.
@@ -181,7 +182,7 @@ class RangeSolver:
             problem.history = History.empty(problem.n, self.device)
         exact = problem.in_float64(rows)
         if self._fitted is not None:
-            part = slice(start, stop)
+            part = slice(start - self._fitted.first, stop - self._fitted.first)
             problem.evaluations.copy_(self._fitted.evaluations[part])
             problem.gradients.copy_(self._fitted.gradients[part])
             if problem.history is not None and self._fitted.history is not None:
@@ -368,6 +369,11 @@ def _of_the_whole(told: Progress, range_: Range, part: Range, before: Sequence[C
 
 _TOLD = ("chosen", "training_curve")
 """Attributes of a joint method that tell of its training: JSON values."""
+
+
+def part_of_fit(columns: Columns, start: int, stop: int) -> Columns:
+    """What `RangeSolver.fit` gave of the examples start ≤ i < stop."""
+    return {name: values[start:stop] for name, values in columns.items() if name not in _TOLD}
 
 
 def _as_bytes(told: dict[str, Any]) -> np.ndarray:

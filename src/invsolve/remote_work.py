@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from invsolve.checkpoints import Checkpoints, State
+from invsolve.cluster.code import return_to_code
 from invsolve.cluster.session import connect
 from invsolve.cluster.survey import survey
 from invsolve.cluster.team import solve_on_cluster
@@ -26,8 +27,9 @@ from invsolve.examples import most_members
 from invsolve.methods.joint import JointMethod
 from invsolve.methods.solver_network import NetworkMethod, SolverNetwork
 from invsolve.preparation import prepare
+from invsolve.range_solver import part_of_fit
 from invsolve.range_work import RangeWork
-from invsolve.ranges import Ranges
+from invsolve.ranges import Range, Ranges
 from invsolve.reached import Answer, Reached
 from invsolve.settings import Cluster, Settings, deterministic_algorithms, threads_set
 from invsolve.watchdog import TimedOut, Watch
@@ -87,11 +89,12 @@ class RemoteWork:
                 answer.columns = None
             keep(answer)
 
+        def brought(given: Range) -> Columns | None:
+            return None if fit is None else part_of_fit(fit, *given)
+
         # A board hears some thousand words a second.
-        job = Job(
-            partial(RemadeWork, self._there, fit, self.pieces), beat=max(0.5, self.session.count_workers() / 1000)
-        )
-        return solve_on_cluster(self.session, job, ranges, take, control, len(self.asked.dataset))
+        job = Job(partial(RemadeWork, self._there, self.pieces), beat=max(0.5, self.session.count_workers() / 1000))
+        return solve_on_cluster(self.session, job, ranges, brought, take, control, len(self.asked.dataset))
 
     def train(self, earlier: State | None, control: Control) -> Learned:
         """Let a joint method learn from all examples, from an `earlier` checkpoint of the folder, if there is one.
@@ -145,6 +148,7 @@ class _Remade:
     """What solves, in a process of a worker's."""
 
     def __init__(self, asked: Asked) -> None:
+        return_to_code()
         ready = prepare(asked.dataset, asked.model, asked.model_options, asked.settings)
         self.settings, self.solver, self._threads = asked.settings, ready.solver, ready.threads
         self.watch: Watch = ready.solver.conduct.watch
@@ -158,17 +162,18 @@ class _Remade:
 
 
 class RemadeWork(_Remade):
-    """The work of a run on its ranges, where `fit` is what a joint method has found."""
+    """The work of a run on its ranges."""
 
-    def __init__(self, asked: Asked, fit: Columns | None, pieces: Path | None) -> None:
+    def __init__(self, asked: Asked, pieces: Path | None) -> None:
         super().__init__(asked)
-        method = self.solver.method
-        if fit is not None and isinstance(method, JointMethod):
-            self.solver.use_fit(method, _writable(fit))
         self._work = RangeWork(self.solver, None if pieces is None else Pieces(pieces))
 
-    def __call__(self, start: int, stop: int, control: Control) -> Answer:
-        """Solve the examples start ≤ i < stop."""
+    def __call__(self, start: int, stop: int, fit: Columns | None, control: Control) -> Answer:
+        """Solve the examples start ≤ i < stop, by what a joint method has found of them."""
+        method = self.solver.method
+        if fit is not None:
+            assert isinstance(method, JointMethod)
+            self.solver.use_fit(method, _writable(fit), start)
         with self.as_asked():
             return self._work(start, stop, control)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -74,3 +75,15 @@ def _python_files(folder: Path) -> Iterator[Path]:
         inner = [name for name in folders if not Path(place, name, "pyvenv.cfg").exists()]
         folders[:] = sorted(name for name in inner if not name.startswith(".") and name != "__pycache__")
         yield from (Path(place, name) for name in sorted(names) if name.endswith(".py") and Path(place, name).is_file())
+
+
+def return_to_code() -> None:
+    """Be in a worker's folder of the code again, if it was replaced by another with the same.
+
+    So does each of Ray's nodes that joins a machine on which there is one already.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            os.chdir(os.environ.get("PWD", os.curdir))

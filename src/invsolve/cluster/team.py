@@ -25,19 +25,21 @@ def solve_on_cluster(
     session: Session,
     job: Job,
     ranges: Ranges,
+    brought: Callable[[Range], Any],
     keep: Callable[[Any], None],
     control: Control,
     total: int,
 ) -> str | None:
     """Solve all ranges, or as many as `control` allows; as `workers.solve_shared`, on other machines.
 
-    `keep` is called here with every answer, which tells what it `took`, in the order in which they come.
+    With each range travels what is `brought` for it alone. `keep` is called here with every answer, which tells what it
+    `took`, in the order in which they come.
 
     Raises:
         OptionError: there is no room for the workers.
         WorkerError: workers died of a range again and again. Whatever the work raises is raised here too.
     """
-    with connected(), contextlib.closing(_Team(session, job, ranges, control, total)) as team:
+    with connected(), contextlib.closing(_Team(session, job, ranges, brought, control, total)) as team:
         while team.hand_out() or team.pending:
             for answer in team.ended():
                 keep(answer)
@@ -78,10 +80,18 @@ def _unsolved(given: Range, error: Exception) -> WorkerError:
 
 
 class _Team:
-    def __init__(self, session: Session, job: Job, ranges: Ranges, control: Control, total: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        job: Job,
+        ranges: Ranges,
+        brought: Callable[[Range], Any],
+        control: Control,
+        total: int,
+    ) -> None:
         import ray
 
-        self.session, self.ranges, self.control, self.total = session, ranges, control, total
+        self.session, self.ranges, self.brought, self.control, self.total = session, ranges, brought, control, total
         self.workers = session.count_workers()
         ranges.share(self.workers, _PER_WORKER, _WORTHWHILE)
         self.done, self.evaluations = total - ranges.left, 0
@@ -114,7 +124,8 @@ class _Team:
         return not self.control.stopped and self.hung is None
 
     def _hand(self, task: Any, given: Range) -> None:
-        self.pending[task.remote(self._job, self._board, given, self.control.seconds_left)] = given
+        brought, left = self.brought(given), self.control.seconds_left
+        self.pending[task.remote(self._job, self._board, given, brought, left)] = given
 
     def _hand_elsewhere(self, given: Range, raised: Raised) -> None:
         """What the work raises on one machine may be the fault of that machine; on two it is that of the work.

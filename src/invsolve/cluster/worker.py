@@ -36,8 +36,8 @@ class Work(Watched, Protocol):
         """Examples that it solves together, at most."""
         ...
 
-    def __call__(self, start: int, stop: int, control: Control) -> Any:
-        """Solve the examples start ≤ i < stop; the answer travels to the driver."""
+    def __call__(self, start: int, stop: int, brought: Any, control: Control, /) -> Any:
+        """Solve the examples start ≤ i < stop, of which something was brought; the answer travels to the driver."""
         ...
 
     def limit(self, rows: int) -> None:
@@ -66,8 +66,9 @@ _made: dict[str, Work] = {}
 """The work of the run that this process belongs to, by its key."""
 
 
-def solve_range(job: list[Any], board: Any, given: Range, seconds_left: float | None) -> Any:
-    """The task. `job` holds the reference of a `Job`, which is loaded only where it is not known yet.
+def solve_range(job: list[Any], board: Any, given: Range, brought: Any, seconds_left: float | None) -> Any:
+    """The task. `job` holds the reference of a `Job`, which is loaded only where it is not known yet; `brought` is what
+    this range alone needs.
 
     Returns:
         The answer of the work, or what it `Raised`.
@@ -89,7 +90,7 @@ def solve_range(job: list[Any], board: Any, given: Range, seconds_left: float | 
         if before >= _GENTLER:
             work.limit(min(work.batch_size, given[1] - given[0]) // 4 ** (before - _GENTLER + 1))
         with Line(board, given, work, beat) as line:
-            return work(*given, RemoteControl(line, seconds_left))
+            return work(*given, brought, RemoteControl(line, seconds_left))
     except InvsolveError as error:
         ray.get(board.excuse.remote(given))
         return Raised(ray.get_runtime_context().get_node_id(), error)

@@ -50,6 +50,8 @@ class JointMethod(Method):
     def __init__(self, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> None:
         super().__init__(options, seed=seed)
         self.fitted: RowResults | None = None
+        self.first_fitted = 0
+        """The example that the first row of `fitted` is of: elsewhere than where it was made there is but a part."""
         self.checkpoints = Checkpoints()
         """Of the training under way: `train` has it follow what it works with, and asks it between steps."""
         self.chosen: dict[str, dict[str, Any]] = {}
@@ -95,7 +97,8 @@ class JointMethod(Method):
         They begin at the candidates, then at `restarts` further points.
         """
         assert self.fitted is not None, "fit comes first"
-        found = self.fitted.slice(problem.start, problem.start + problem.n)
+        first = problem.start - self.first_fitted
+        found = self.fitted.slice(first, first + problem.n)
         found.starts = found.minima = torch.zeros_like(found.iterations)
         if budget.refiner is None or control.stopped:
             return replace(found, candidates=None, origins=None, first=None)
