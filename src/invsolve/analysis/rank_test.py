@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import rankdata
 
 MOST_EXACT = 50  # differences, up to which the distribution is computed and not approximated
 
@@ -18,6 +17,8 @@ def signed_rank(differences: np.ndarray) -> float:
     Zeros take part in the ranking and have no sign (Pratt 1959). The distribution given the ranks, ties included, is
     exact for 50 differences, and normal above.
     """
+    from scipy.stats import rankdata  # takes a second to load, which comparisons alone are to wait for
+
     known = differences != 0
     ranks, positive = rankdata(np.abs(differences))[known], differences[known] > 0
     if not len(ranks):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import betaincinv
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -35,6 +34,8 @@ def _exact(values: np.ndarray) -> tuple[float, float]:
     The median of a resample is at most the j-th smallest value where more than k = middle(n) of its n draws are among
     the j smallest: with probability I(j/n; k + 1, n − k), the regularized incomplete beta function.
     """
+    from scipy.special import betaincinv  # loaded for comparisons alone, as in `rank_test`
+
     n, k = len(values), middle(len(values))
     at = [int(np.ceil(n * betaincinv(k + 1, n - k, q))) - 1 for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2)]
     low, high = np.partition(values, at)[at]
