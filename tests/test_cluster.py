@@ -45,7 +45,7 @@ import torch
 from neighbour import gain
 
 def F(x, identifiers):
-    {extra}
+    exec(Path({behaviour!r}).read_text())
     return gain() * torch.sin(x * identifiers)
 """
 
@@ -83,9 +83,26 @@ def sine(x: Tensor, identifiers: Identifiers) -> Tensor:
     return torch.sin(x * identifiers)
 
 
-def on(nodes: Any, data: Any, model: Any = sine, method: str = "bfgs", **more: Any) -> Solution:
+def write_code(folder: Path, behaviour: Path) -> str:
+    """A model in a file that no machine knows, with a neighbour that it imports; what else it does is in a file too."""
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / "own.py").write_text(MODEL.format(behaviour=str(behaviour)))
+    (folder / "neighbour.py").write_text("def gain():\n    return 1.0\n")
+    return f"{folder / 'own.py'}:F"
+
+
+def own_model(tmp_path: Path, extra: str = "pass") -> str:
+    """A user's model that does `extra`. All tests have the same code, which processes have loaded then."""
+    behaviour = tmp_path.parent / "behaviour.py"
+    behaviour.write_text(extra)
+    return write_code(tmp_path.parent / "code", behaviour)
+
+
+def on(
+    nodes: Any, data: Any, model: Any = sine, method: str = "bfgs", workers: int | None = None, **more: Any
+) -> Solution:
     more = {"compile": "off"} | more  # of models that are made slow it would pay
-    return invsolve.solve(data, model, method, cluster=Cluster(nodes.address), **more)
+    return invsolve.solve(data, model, method, cluster=Cluster(nodes.address, workers=workers), **more)
 
 
 def assert_same(a: Solution, b: Solution, columns: list[str] = COMPARED) -> None:
@@ -122,25 +139,56 @@ def test_bits_do_not_depend_on_where_they_are_computed(nodes: Any) -> None:
         np.testing.assert_array_equal(getattr(here, name), getattr(there, name), err_msg=name)
 
 
-def own_model(folder: Path, extra: str = "pass") -> str:
-    """A model in a file that no machine knows, with a neighbour that it imports."""
-    folder.mkdir(exist_ok=True, parents=True)
-    (folder / "own.py").write_text(MODEL.format(extra=extra))
-    (folder / "neighbour.py").write_text("def gain():\n    return 1.0\n")
-    return f"{folder / 'own.py'}:F"
+def test_what_the_model_does_wrong_is_told_as_at_home(nodes: Any) -> None:
+    def mixing(x: Tensor, identifiers: Identifiers) -> Tensor:
+        return x - x.mean(0)
+
+    with pytest.raises(invsolve.InvsolveError, match="mixes rows"):
+        on(nodes, waves(), mixing)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "says"),
+    [
+        ({"workers": 9}, "9 workers of 1 CPUs each: the cluster has 2 CPUs; ask for fewer"),
+        ({"gpus_per_worker": 1}, "1 worker of 1 GPUs each: the cluster has 0 GPUs"),
+        ({"cpus_per_worker": 2}, "1 worker of 2 CPUs each: the machines of the cluster have room for 0; ask for less"),
+        ({"gpus_per_worker": -1}, "gpus_per_worker must be a whole number or from 0 to 1, found -1"),
+        ({"workers": 0}, "workers must be auto, or from 1"),
+        ({"cpus_per_worker": 0}, "cpus_per_worker must be from 1"),
+        ({"gpus_per_worker": 1.5}, "gpus_per_worker must be a whole number or from 0 to 1"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_refused(nodes: Any, cluster: dict[str, Any], says: str) -> None:
+    with pytest.raises(invsolve.OptionError, match=says):
+        invsolve.solve(waves(), sine, "bfgs", cluster=Cluster(nodes.address, **cluster))
+
+
+def test_versions_must_be_the_same(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invsolve.cluster.survey.__version__", "9.9")
+    with pytest.raises(invsolve.OptionError, match="invsolve is 9.9 here and .* install the same on all"):
+        on(nodes, waves())
+
+
+def test_data_must_be_seen_by_all(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "d.h5"
+    invsolve.write_dataset(data, waves())
+    monkeypatch.setattr("invsolve.cluster.survey.os.path.getsize", lambda path: 1)
+    with pytest.raises(invsolve.OptionError, match="d.h5 is not to be seen on"):
+        on(nodes, data)
 
 
 def test_the_users_code_is_brought_along(nodes: Any, tmp_path: Path) -> None:
     """By Ray: what the file was when the run began counts, wherever it was."""
     place = f"Path({str(tmp_path / 'seen')!r}).write_text(__file__)"
-    model = own_model(tmp_path / "code", place)
+    model = own_model(tmp_path, place)
     found = on(nodes, waves(), model)
     assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
     assert not (tmp_path / "seen").read_text().startswith(str(tmp_path))
 
 
 def test_a_node_that_is_lost_costs_no_example(nodes: Any, tmp_path: Path) -> None:
-    model, out = own_model(tmp_path / "code", "time.sleep(0.1)"), tmp_path / "out.h5"
+    model, out = own_model(tmp_path, "time.sleep(0.05)"), tmp_path / "out.h5"
     third = nodes.add_node(num_cpus=1)
     heard: list[Event] = []
 
@@ -167,7 +215,7 @@ def processes(name: str) -> list[int]:
 def test_a_board_that_is_lost_is_followed_by_another(nodes: Any, tmp_path: Path) -> None:
     """As where memory runs out on a machine that has no other worker. It is told to stop again, too."""
     slow = "time.sleep(0.5 if float(identifiers.max()) > 3 else 0)"
-    data, model, control, lost = waves(400), own_model(tmp_path / "code", slow), Control(), list[int]()
+    data, model, control, lost = waves(400), own_model(tmp_path, slow), Control(), list[int]()
     data.identifiers = np.array(data.identifiers)
     data.identifiers[7::10] = 3.5
 
@@ -195,7 +243,7 @@ def test_a_cluster_that_ends_is_told_in_one_line(nodes: Any, tmp_path: Path, mon
     monkeypatch.setattr(team._Team, "look", losing)
     monkeypatch.setattr(team, "_LOOK", 0.0)
     with pytest.raises(invsolve.WorkerError, match="connected to was lost: ActorDiedError.*--resume goes on"):
-        on(nodes, waves(), own_model(tmp_path / "code", "time.sleep(0.05)"))
+        on(nodes, waves(), own_model(tmp_path, "time.sleep(0.05)"))
 
 
 @pytest.mark.slow
@@ -203,7 +251,7 @@ def test_a_worker_that_dies_is_followed_by_another(nodes: Any, tmp_path: Path) -
     died = tmp_path / "died"
     kill = f"p = Path({str(died)!r}); p.exists() or (p.touch(), os.kill(os.getpid(), 9))"
     heard: list[Event] = []
-    found = on(nodes, waves(), own_model(tmp_path / "code", kill), control=Control(listeners=[heard.append]))
+    found = on(nodes, waves(), own_model(tmp_path, kill), control=Control(listeners=[heard.append]))
     assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
     assert died.exists()
     assert any(event.kind == "lost" for event in heard)
@@ -258,10 +306,10 @@ def test_a_model_that_raises_on_one_machine_only_costs_no_example(nodes: Any, tm
     extra = (
         f"chosen = Path({str(chosen)!r}); 'ray::' in open('/proc/self/cmdline').read() and not chosen.exists() and "
         "chosen.write_text(str(os.getpid()))\n"
-        "    if chosen.exists() and chosen.read_text() == str(os.getpid()): raise ValueError('a broken machine')"
+        "if chosen.exists() and chosen.read_text() == str(os.getpid()): raise ValueError('a broken machine')"
     )
     heard: list[Event] = []
-    found = on(nodes, waves(), own_model(tmp_path / "code", extra), control=Control(listeners=[heard.append]))
+    found = on(nodes, waves(), own_model(tmp_path, extra), control=Control(listeners=[heard.append]))
     assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
     assert any(event.kind == "lost" and "a broken machine" in event.told["text"] for event in heard)
 
@@ -269,7 +317,7 @@ def test_a_model_that_raises_on_one_machine_only_costs_no_example(nodes: Any, tm
 @pytest.mark.slow
 def test_what_kills_every_worker_ends_the_run_in_one_line(nodes: Any, tmp_path: Path) -> None:
     with pytest.raises(invsolve.InvsolveError, match="4 workers died while they solved examples [0-9]+ to"):
-        on(nodes, waves(8), own_model(tmp_path / "code", "os.kill(os.getpid(), 9)"))
+        on(nodes, waves(8), own_model(tmp_path, "os.kill(os.getpid(), 9)"))
 
 
 def test_rows_that_raise_are_nonfinite_there_too(nodes: Any, tmp_path: Path) -> None:
@@ -277,22 +325,14 @@ def test_rows_that_raise_are_nonfinite_there_too(nodes: Any, tmp_path: Path) -> 
     data.identifiers = np.array(data.identifiers)
     data.identifiers[7] = -1.0
     raising = "assert bool((identifiers > 0).all()), 'negative'"
-    found = on(nodes, data, own_model(tmp_path / "code", raising))
+    found = on(nodes, data, own_model(tmp_path, raising))
     assert list(np.flatnonzero(found.status == invsolve.Status.NONFINITE)) == [7]
     rest = np.arange(40) != 7
     np.testing.assert_allclose(found.loss[rest], invsolve.solve(waves(), sine, "bfgs").loss[rest], atol=1e-12)
 
 
-def test_what_the_model_does_wrong_is_told_as_at_home(nodes: Any) -> None:
-    def mixing(x: Tensor, identifiers: Identifiers) -> Tensor:
-        return x - x.mean(0)
-
-    with pytest.raises(invsolve.InvsolveError, match="mixes rows"):
-        on(nodes, waves(), mixing)
-
-
 def test_a_stop_leaves_what_was_reached_and_another_machine_goes_on(nodes: Any, tmp_path: Path) -> None:
-    model, out, control = own_model(tmp_path / "code", "time.sleep(0.05)"), tmp_path / "out.h5", Control()
+    model, out, control = own_model(tmp_path, "time.sleep(0.02)"), tmp_path / "out.h5", Control()
 
     def stopping(event: Event) -> None:
         control.interrupted = control.interrupted or event.kind == "range"
@@ -306,7 +346,7 @@ def test_a_stop_leaves_what_was_reached_and_another_machine_goes_on(nodes: Any, 
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_loses_no_finished_range(nodes: Any, tmp_path: Path) -> None:
-    model, out, data = own_model(tmp_path / "code", "time.sleep(0.05)"), tmp_path / "out.h5", tmp_path / "d.h5"
+    model, out, data = own_model(tmp_path, "time.sleep(0.05)"), tmp_path / "out.h5", tmp_path / "d.h5"
     invsolve.write_dataset(data, waves())
     words = [
         "solve",
@@ -344,40 +384,9 @@ def test_an_evaluation_that_hangs_ends_the_run(nodes: Any, tmp_path: Path) -> No
     data.identifiers = np.array(data.identifiers)
     data.identifiers[25] = 3.5
     with pytest.warns(UserWarning, match="had not come back after"):
-        found = on(nodes, data, own_model(tmp_path / "code", hang), evaluation_timeout=1.0)
+        found = on(nodes, data, own_model(tmp_path, hang), evaluation_timeout=1.0)
     assert found.status[25] == invsolve.Status.NOT_RUN
     assert (found.status[:5] != invsolve.Status.NOT_RUN).all()
-
-
-@pytest.mark.parametrize(
-    ("cluster", "says"),
-    [
-        ({"workers": 9}, "9 workers of 1 CPUs each: the cluster has 2 CPUs; ask for fewer"),
-        ({"gpus_per_worker": 1}, "1 worker of 1 GPUs each: the cluster has 0 GPUs"),
-        ({"cpus_per_worker": 2}, "1 worker of 2 CPUs each: the machines of the cluster have room for 0; ask for less"),
-        ({"gpus_per_worker": -1}, "gpus_per_worker must be a whole number or from 0 to 1, found -1"),
-        ({"workers": 0}, "workers must be auto, or from 1"),
-        ({"cpus_per_worker": 0}, "cpus_per_worker must be from 1"),
-        ({"gpus_per_worker": 1.5}, "gpus_per_worker must be a whole number or from 0 to 1"),
-    ],
-)
-def test_what_a_cluster_cannot_do_is_refused(nodes: Any, cluster: dict[str, Any], says: str) -> None:
-    with pytest.raises(invsolve.OptionError, match=says):
-        invsolve.solve(waves(), sine, "bfgs", cluster=Cluster(nodes.address, **cluster))
-
-
-def test_versions_must_be_the_same(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invsolve.cluster.survey.__version__", "9.9")
-    with pytest.raises(invsolve.OptionError, match="invsolve is 9.9 here and .* install the same on all"):
-        on(nodes, waves())
-
-
-def test_data_must_be_seen_by_all(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = tmp_path / "d.h5"
-    invsolve.write_dataset(data, waves())
-    monkeypatch.setattr("invsolve.cluster.survey.os.path.getsize", lambda path: 1)
-    with pytest.raises(invsolve.OptionError, match="d.h5 is not to be seen on"):
-        on(nodes, data)
 
 
 @pytest.mark.parametrize(
@@ -405,8 +414,8 @@ def test_another_server_is_not_taken_for_ray() -> None:
 
 
 def test_code_is_copied_as_it_is_now_and_no_more_than_python_files(tmp_path: Path) -> None:
-    model = own_model(tmp_path / ".hidden" / "code")
     folder = tmp_path / ".hidden" / "code"
+    model = write_code(folder, tmp_path)
     for name in ("data.csv", ".secret.d/x.py", "venv/pyvenv.cfg", "venv/lib.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()

@@ -42,7 +42,7 @@ def address() -> Iterator[str]:
 @pytest.mark.parametrize("method", ["bfgs", "jpo"])
 def test_it_finds_the_same(address: str, method: str, tmp_path: Path) -> None:
     data, out, options = tmp_path / "d.h5", tmp_path / "out.h5", OPTIONS if method == "jpo" else {}
-    model = own_model(tmp_path / "code")
+    model = own_model(tmp_path)
     invsolve.write_dataset(data, waves())
     words = ["solve", str(data), "--model", model, "--method", method, "--out", str(out), "--json", "--quiet"]
     words += [f"-O{key}={value}" for key, value in options.items()]

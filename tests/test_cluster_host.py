@@ -22,7 +22,7 @@ SCRIPT = (
 
 def begun(tmp_path: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """A command in a group of its own, after the first of its ranges; and its output."""
-    model, out, data = own_model(tmp_path / "code", "time.sleep(0.05)"), tmp_path / "out.h5", tmp_path / "d.h5"
+    model, out, data = own_model(tmp_path, "time.sleep(0.05)"), tmp_path / "out.h5", tmp_path / "d.h5"
     invsolve.write_dataset(data, waves(400))
     words = ["solve", str(data), "--model", model, "--out", str(out), "--quiet", "--compile", "off", "--cluster", "ray"]
     command = subprocess.Popen([sys.executable, "-c", SCRIPT, *words], start_new_session=True)

@@ -38,38 +38,46 @@ def near(found: Solution, alone: Solution) -> None:
     np.testing.assert_allclose(found.history[:, :5], alone.history[:, :5], rtol=1e-2, err_msg="history")
 
 
-def test_a_crew_finds_what_one_process_finds(nodes: Any, alone: Solution, tmp_path: Path) -> None:  # noqa: F811
-    heard: list[Event] = []
-    network = tmp_path / "network.safetensors"
-    found = on(nodes, save_network=network, control=Control(listeners=[heard.append]))
+@pytest.mark.slow
+def test_a_crew_finds_what_one_process_finds(nodes: Any, alone: Solution) -> None:  # noqa: F811
+    found = on(nodes)
     near(found, alone)
     assert found.attributes["chosen"] == alone.attributes["chosen"]
-    asked = invsolve.predict(network, waves(), sine)
-    assert np.median(asked.loss) < np.median(asked.loss_initial)
 
 
+@pytest.mark.parametrize("workers", [2, pytest.param(None, marks=pytest.mark.slow)], ids=["room for all", "fewer"])
 def test_a_node_lost_while_it_trains_costs_nothing(
     nodes: Any,  # noqa: F811
     alone: Solution,
+    workers: int | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Of three, on which two train, or all: those that are left make a smaller crew."""
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")  # in which Ray waits for a node that is gone
-    third, heard = nodes.add_node(num_cpus=1), []
+    nodes.add_node(num_cpus=1)
+    members, network, heard = tmp_path / "members", tmp_path / "network.safetensors", list[Event]()
+    members.mkdir()
+    seen = f"import ray; Path({str(members)!r}, ray.get_runtime_context().get_node_id()).touch()"
 
     def losing(event: Event) -> None:
         if event.kind == "checkpoint" and not any(e.kind == "checkpoint" for e in heard):
-            threading.Thread(target=nodes.remove_node, args=(third,), kwargs={"allow_graceful": False}).start()
+            one = next(node for node in nodes.worker_nodes if (members / node.node_id).exists())
+            threading.Thread(target=nodes.remove_node, args=(one,), kwargs={"allow_graceful": False}).start()
         heard.append(event)
 
+    model = own_model(tmp_path, f"{SLOW}; {seen}")
     found = on(
-        nodes, own_model(tmp_path / "code", SLOW), out=tmp_path / "out.h5", checkpoint_every=0.1,
-        control=Control(listeners=[losing]),
+        nodes, model, workers=workers, out=tmp_path / "out.h5", checkpoint_every=0.1,
+        save_network=network, control=Control(listeners=[losing]),
     )  # fmt: skip
     kinds = [event.kind for event in heard]
     assert "lost" in kinds[: kinds.index("trained")]
     near(found, alone)
-    assert list(tmp_path.glob("out.h5*")) == [tmp_path / "out.h5"]
+    assert sorted(tmp_path.glob("out.h5*")) == [tmp_path / "out.h5"]
+    own_model(tmp_path)
+    asked = invsolve.predict(network, waves(), model)
+    assert np.median(asked.loss) < np.median(asked.loss_initial)
 
 
 @pytest.mark.slow
@@ -86,7 +94,7 @@ def test_a_worker_that_dies_in_training_is_followed_by_another(
     kill += "len(c.read_text()) < 30 or p.exists() or (p.touch(), os.kill(os.getpid(), 9))"
     out, heard = tmp_path / "out.h5", []
     found = on(
-        nodes, own_model(tmp_path / "code", f"{SLOW}; {kill}"), out=out, checkpoint_every=0.01,
+        nodes, own_model(tmp_path, f"{SLOW}; {kill}"), out=out, checkpoint_every=0.01,
         control=Control(listeners=[heard.append]),
     )  # fmt: skip
     assert died.exists()
@@ -96,7 +104,7 @@ def test_a_worker_that_dies_in_training_is_followed_by_another(
 
 @pytest.mark.slow
 def test_a_training_goes_on_with_and_without_a_cluster(nodes: Any, alone: Solution, tmp_path: Path) -> None:  # noqa: F811
-    model, out, control = own_model(tmp_path / "code", SLOW), tmp_path / "out.h5", Control()
+    model, out, control = own_model(tmp_path, SLOW), tmp_path / "out.h5", Control()
 
     def stopping(event: Event) -> None:
         control.interrupted = control.interrupted or event.kind == "checkpoint"
@@ -116,7 +124,7 @@ def test_a_training_goes_on_with_and_without_a_cluster(nodes: Any, alone: Soluti
 
 @pytest.mark.slow
 def test_what_cannot_be_trained_ends_as_at_home(nodes: Any, tmp_path: Path) -> None:  # noqa: F811
-    model = own_model(tmp_path / "code", "raise ValueError('no')")
+    model = own_model(tmp_path, "raise ValueError('no')")
     with pytest.raises(invsolve.ModelError) as here:
         invsolve.solve(waves(), model, "jpo", options=OPTIONS)
     with pytest.raises(invsolve.ModelError) as there:
@@ -132,7 +140,7 @@ def test_what_kills_all_who_train_ends_in_one_line(
 ) -> None:
     monkeypatch.setattr("invsolve.cluster.training.MOST_BEGUN", 2)
     with pytest.raises(invsolve.WorkerError, match="workers died 2 times while they trained"):
-        on(nodes, own_model(tmp_path / "code", "os.kill(os.getpid(), 9)"))
+        on(nodes, own_model(tmp_path, "os.kill(os.getpid(), 9)"))
 
 
 @pytest.mark.slow
@@ -140,5 +148,5 @@ def test_an_evaluation_that_hangs_ends_the_training(nodes: Any, tmp_path: Path) 
     began = tmp_path / "began"
     hang = f"p = Path({str(began)!r}); p.open('a').write('x'); len(p.read_text()) < 40 or time.sleep(3600)"
     with pytest.warns(UserWarning, match="had not come back after"):
-        found = on(nodes, own_model(tmp_path / "code", hang), evaluation_timeout=1.0)
+        found = on(nodes, own_model(tmp_path, hang), evaluation_timeout=1.0)
     assert (found.status == invsolve.Status.NOT_RUN).all()

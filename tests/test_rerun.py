@@ -42,7 +42,7 @@ def solved(data: Path, **more: Any) -> Path:
     "how",
     [
         {"method": "bfgs", "options": {"max_iterations": 4}, "max_evaluations": 9, "dtype": "float32"},
-        {"method": "multistart", "options": {"starts": 9, "local": "lm"}, "seed": 5, "batch_size": 7},
+        {"method": "multistart", "options": {"starts": 3, "local": "lm"}, "seed": 5, "batch_size": 7},
         {"method": "gd", "refine": "bfgs", "prior": True, "covariance": True},
     ],
     ids=lambda how: str(how["method"]),

@@ -254,7 +254,7 @@ def test_a_kill_at_any_moment_loses_at_most_a_range(tmp_path: Path) -> None:
         "def F(x, identifiers):\n"
         "    time.sleep(0.005)\n"
         "    return inner(x, identifiers)\n"
-        f"invsolve.solve({str(data)!r}, F, out={str(out)!r}, resume=True)\n"
+        f"invsolve.solve({str(data)!r}, F, out={str(out)!r}, resume=True, compile='off')\n"
     )
     parts, kept = out.with_name("o.h5.parts"), 0
     for _ in range(3):
