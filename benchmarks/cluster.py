@@ -1,14 +1,20 @@
 """What a Ray cluster on this machine costs and gains, and how many ranges one driver can hand out.
 
-python -m benchmarks.cluster                  # all of it, some minutes
-python -m benchmarks.cluster --only ranges    # or speed, training
+    python -m benchmarks.cluster                  # all of it, half an hour on a quiet machine
+    python -m benchmarks.cluster --only ranges    # or speed, training
+
+Every run of `speed` and `ranges` is a process of its own, from file to file; what begins once, Ray and its
+workers, is not counted. Runs that are compared take turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import resource
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -27,57 +33,105 @@ from invsolve.control import Control
 from invsolve.events import Event
 from invsolve.settings import Cluster
 
-SPRING = {"name": "damped springs", "x0": np.array([0.5, 0.5])}
+WHO = {
+    "one process": {"threads": 1},
+    "two processes": {"threads": 2},
+    "1 worker on a cluster": {"cluster": Cluster("ray", workers=1)},
+    "2 workers on a cluster": {"cluster": Cluster("ray", workers=2)},
+}
+BATCH = 128
 
 
 class Springs(invsolve.ForwardModel):
-    """Positions of a damped spring, by so many explicit steps that a range takes its time."""
+    """Positions of a chain of masses and springs, by so many explicit steps that a range takes its time."""
 
-    steps = 2000
+    name = "chains of springs"
+    steps, masses = 200, 32
 
     def forward(self, x: Tensor, identifiers: Any) -> Tensor:
-        """Two springs' stiffness and damping, (b, 2), as 8 positions (b, 8)."""
-        place, speed, seen = torch.ones_like(x[:, 0]), torch.zeros_like(x[:, 0]), []
+        """Stiffness and damping of chains, (b, 2), as 8 positions of a mass (b, 8)."""
+        force = torch.ones(1, self.masses, dtype=x.dtype)
+        force[:, self.masses // 2 :] = -1.0
+        place = speed = force.expand(len(x), -1) * 0
+        seen, step = [], 10 / self.steps
         for i in range(self.steps):
-            speed = speed - (5 / self.steps) * (x[:, 0] * place + x[:, 1] * speed)
-            place = place + (5 / self.steps) * speed
+            pull = place.roll(1, 1) + place.roll(-1, 1) - 2 * place
+            speed = speed + step * (x[:, :1] * pull - x[:, 1:] * speed + force)
+            place = place + step * speed
             if (i + 1) % (self.steps // 8) == 0:
-                seen.append(place)
+                seen.append(place[:, self.masses // 4])
         return torch.stack(seen, dim=1)
 
 
+class Nothing(invsolve.ForwardModel):
+    """y = x: solved where it begins."""
+
+    name = "nothing"
+
+    def forward(self, x: Tensor, identifiers: Any) -> Tensor:
+        """x (b, 1) as it is."""
+        return x * 1.0
+
+
 def springs(n: int) -> invsolve.Dataset:
-    """n springs whose answers are known."""
-    rng = np.random.default_rng(5)
-    x = torch.from_numpy(rng.uniform(0.5, 3.0, (n, 2)))
-    return invsolve.Dataset(targets=Springs()(x, None).numpy(), x0=np.array([1.5, 1.5]))
+    """n chains whose answers are known."""
+    x = torch.from_numpy(np.random.default_rng(5).uniform(0.5, 3.0, (n, 2)))
+    return invsolve.Dataset(
+        targets=torch.cat([Springs()(part, None) for part in x.split(BATCH)]).numpy(), x0=np.full(2, 1.5)
+    )
 
 
-def seconds(data: invsolve.Dataset, model: Any, **more: Any) -> tuple[float, list[float]]:
-    """That one solve takes, written to a file, and those of each range."""
-    heard: list[Event] = []
-    with tempfile.TemporaryDirectory() as folder:
-        out, control = Path(folder) / "out.h5", Control(listeners=[heard.append])
+def child(path: str, name: str, who: str) -> None:
+    """Solve a file in this process, and print as JSON what that took."""
+    model: Any = Nothing() if name == "nothing" else Springs()
+    more, folder, heard = WHO[who], Path(path).parent, list[Event]()
+    if name == "nothing":
+        ranges.RANGE, ranges.PATIENCE = 64, 0.0
+
+    def solve(data: Path) -> float:
+        heard.clear()
+        out, control = folder / "out.h5", Control(listeners=[heard.append])
         began = time.perf_counter()
-        invsolve.solve(data, model, "bfgs", compile="off", batch_size=1024, out=out, control=control, **more)
-        return time.perf_counter() - began, [event.told["took"] for event in heard if event.kind == "range"]
-
-
-def speed(n: int) -> list[list[Any]]:
-    """One process, and the cluster with one and with two workers."""
-    data = springs(n)
-    alone, took = seconds(data, Springs(), threads=1)
-    found = [["one process", f"{alone:.1f}", len(took), f"{np.median(took):.1f}", "1.00"]]
-    for workers in (1, 2):
-        cluster = Cluster("ray", workers=workers)
-        connect(cluster, None)
-        seconds(springs(64), Springs(), cluster=cluster)  # the processes have begun, and loaded what they need
-        whole, took = seconds(data, Springs(), cluster=cluster)
-        found.append(
-            [f"{workers} on a cluster", f"{whole:.1f}", len(took), f"{np.median(took):.1f}", f"{alone / whole:.2f}"]
+        invsolve.solve(
+            data, model, "bfgs", compile="off", batch_size=BATCH, out=out, overwrite=True, control=control, **more
         )
+        return time.perf_counter() - began
+
+    if "cluster" in more:
+        connect(more["cluster"], None)
+        solve(folder / "few.h5")  # the processes have begun, and loaded what they need
+    took = solve(Path(path))
+    each = [event.told["took"] for event in heard if event.kind == "range"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     disconnect()
-    return found
+    print(json.dumps({"seconds": took, "ranges": len(each), "median": statistics.median(each), "peak": peak}))
+
+
+def run(path: Path, name: str, who: str) -> dict[str, float]:
+    """The same in a process of its own."""
+    words = [sys.executable, "-m", "benchmarks.cluster", "--child", str(path), name, who]
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def speed(n: int, repeats: int) -> list[list[Any]]:
+    """One process, two, and the cluster with one and with two workers, in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.h5"
+        invsolve.write_dataset(path, springs(n))
+        invsolve.write_dataset(path.with_name("few.h5"), springs(64))
+        measured: dict[str, list[dict[str, float]]] = {who: [] for who in WHO}
+        for _ in range(repeats):
+            for who, found in measured.items():
+                found.append(run(path, "springs", who))
+    rows = []
+    for who, found in measured.items():
+        took = [one["seconds"] for one in found]
+        faster = statistics.median(a["seconds"] / b for a, b in zip(measured["one process"], took, strict=True))
+        count, each = (statistics.median(one[key] for one in found) for key in ("ranges", "median"))
+        spread = f"{min(took):.1f} to {max(took):.1f}"
+        rows.append([who, f"{statistics.median(took):.1f}", spread, f"{count:.0f}", f"{each:.1f}", f"{faster:.2f}"])
+    return rows
 
 
 def training(n: int, steps: int) -> list[list[Any]]:
@@ -100,40 +154,37 @@ def training(n: int, steps: int) -> list[list[Any]]:
     return found
 
 
-def many(n: int, rows: int) -> list[Any]:
-    """Tiny ranges without work in F: ranges a minute, and what the driver's memory grew by."""
-    ranges.RANGE, ranges.PATIENCE = rows, 0.0
-    data = invsolve.Dataset(targets=np.zeros((n, 1)), x0=np.zeros(1))
-    cluster = Cluster("ray", workers=2)
-    seconds(invsolve.Dataset(targets=np.zeros((rows, 1)), x0=np.zeros(1)), nothing, cluster=cluster)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    took, _ = seconds(data, nothing, cluster=cluster)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-    disconnect()
-    count = math.ceil(n / rows)
-    return [n, count, f"{took:.1f}", f"{60 * count / took:.0f}", f"{grown:.0f}"]
-
-
-def nothing(x: Tensor, identifiers: Any) -> Tensor:
-    """y = x: solved where it begins."""
-    return x * 1.0
+def many(n: int) -> list[Any]:
+    """Tiny ranges without work in F: ranges a minute, and the driver's memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.h5"
+        invsolve.write_dataset(path, invsolve.Dataset(targets=np.zeros((n, 1)), x0=np.zeros(1)))
+        invsolve.write_dataset(path.with_name("few.h5"), invsolve.Dataset(targets=np.zeros((128, 1)), x0=np.zeros(1)))
+        found = run(path, "nothing", "2 workers on a cluster")
+    count, took = int(found["ranges"]), found["seconds"]
+    return [n, count, f"{took:.1f}", f"{60 * count / took:.0f}", f"{found['peak']:.0f}"]
 
 
 def main() -> None:
     """Measure what is asked for, and print tables."""
     parser = argparse.ArgumentParser(description="invsolve on Ray")
     parser.add_argument("--only", choices=["speed", "training", "ranges"])
-    parser.add_argument("--examples", type=int, default=16_384, help="of the measurement of speed")
+    parser.add_argument("--examples", type=int, default=4096, help="of the measurement of speed")
+    parser.add_argument("--repeats", type=int, default=3, help="of the measurement of speed")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    if arguments.child:
+        child(*arguments.child)
+        return
     if arguments.only in (None, "speed"):
-        rows = speed(arguments.examples)
-        print(as_markdown(["", "seconds", "ranges", "seconds of the median range", "times as fast"], rows))
+        columns = ["", "seconds", "least and most", "ranges", "seconds of the median range", "times as fast"]
+        print(as_markdown(columns, speed(arguments.examples, arguments.repeats)), flush=True)
     if arguments.only in (None, "training"):
-        print(as_markdown(["", "seconds", "median change of the losses"], training(64, 60)))
+        print(as_markdown(["", "seconds", "median change of the losses"], training(64, 60)), flush=True)
     if arguments.only in (None, "ranges"):
-        rows = [many(n, 64) for n in (32_000, 128_000)]
-        print(as_markdown(["examples", "ranges", "seconds", "ranges a minute", "driver grew by, MB"], rows))
+        rows = [many(n) for n in (32_000, 128_000, 512_000)]
+        print(as_markdown(["examples", "ranges", "seconds", "ranges a minute", "driver's peak, MB"], rows))
 
 
 if __name__ == "__main__":
