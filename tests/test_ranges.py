@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import pytest
 
 from invsolve import ranges
@@ -64,6 +66,21 @@ def test_workers_end_at_about_the_same_time(n: int, workers: int) -> None:
         plan.took(given[1] - given[0], 0.0)
         busy[busy.index(min(busy))] += given[1] - given[0] + 100
     assert max(busy) <= 1.1 * n / workers + 200
+
+
+def test_of_many_workers_ranges_come_in_slowly_enough() -> None:
+    """A hundred million examples of 30 ms, 3,200 workers, and a driver that takes 15 ms for each range."""
+    workers, each, driver = 3200, 0.03, 0.0
+    plan = Ranges(10**8, [], 32)
+    plan.share(workers, 8, 0.03 * workers)
+    ended = [(0.0, 0)] * workers  # when, with a range of how many
+    while (given := plan.take()) is not None:
+        now, rows = heapq.heappop(ended)
+        if rows:
+            plan.took(rows, each * rows)
+        driver = max(driver, now) + 0.015
+        heapq.heappush(ended, (driver + each * (given[1] - given[0]), given[1] - given[0]))
+    assert max(ended)[0] < 1.12 * each * 10**8 / workers
 
 
 def test_splitting() -> None:

@@ -76,14 +76,15 @@ class Ranges:
     def took(self, rows: int, seconds: float) -> None:
         """Tell how long a range of so many rows took."""
         self._pace = rows / max(seconds, 1e-3)
-        if seconds < PATIENCE:
+        if seconds < max(PATIENCE, self._worthwhile / 2):
             self._size = max(self._size, min(2 * rows, self._most))
 
     def share(self, workers: int, each: int = 1, worthwhile: float = 0.0) -> None:
         """From now on, the ranges are solved by so many workers at a time.
 
         None needs to be smaller than a worker's share of all that is left, or of so many of `RANGE`, in `each` parts;
-        none is to take less than so many seconds, while there is as much for each worker.
+        none is to take less than so many seconds, while there is as much for each worker; so they double until they
+        take half of that.
         """
         rounds = each * max(1, math.ceil(self.left / (workers * RANGE)))
         self._workers, self._least = workers, math.ceil(self.left / (workers * rounds))
