@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,17 @@ WHO = {
     "1 worker on a cluster": {"cluster": Cluster("ray", workers=1)},
     "2 workers on a cluster": {"cluster": Cluster("ray", workers=2)},
 }
-BATCH = 128
 
 
 class Springs(invsolve.ForwardModel):
     """Positions of a chain of masses and springs, by so many explicit steps that a range takes its time."""
 
     name = "chains of springs"
-    steps, masses = 200, 32
+    steps = 200
+
+    def __init__(self, masses: int) -> None:
+        super().__init__()
+        self.masses = masses
 
     def forward(self, x: Tensor, identifiers: Any) -> Tensor:
         """Stiffness and damping of chains, (b, 2), as 8 positions of a mass (b, 8)."""
@@ -73,17 +77,32 @@ class Nothing(invsolve.ForwardModel):
         return x * 1.0
 
 
-def springs(n: int) -> invsolve.Dataset:
-    """n chains whose answers are known."""
-    x = torch.from_numpy(np.random.default_rng(5).uniform(0.5, 3.0, (n, 2)))
-    return invsolve.Dataset(
-        targets=torch.cat([Springs()(part, None) for part in x.split(BATCH)]).numpy(), x0=np.full(2, 1.5)
-    )
+@dataclass(frozen=True)
+class Case:
+    """So many examples of a model."""
+
+    model: Any
+    n: int
+    batch: int  # that are evaluated together
+
+
+CASES = {
+    "short chains": Case(Springs(32), 4096, 128),  # F takes as long of 8 as of 128
+    "long chains": Case(Springs(2048), 256, 16),  # as much of each, nearly
+    "nothing": Case(Nothing(), 512_000, 128),
+}
+
+
+def springs(case: Case) -> invsolve.Dataset:
+    """Chains whose answers are known."""
+    x = torch.from_numpy(np.random.default_rng(5).uniform(0.5, 3.0, (case.n, 2)))
+    targets = torch.cat([case.model(part, None) for part in x.split(case.batch)])
+    return invsolve.Dataset(targets=targets.numpy(), x0=np.full(2, 1.5))
 
 
 def child(path: str, name: str, who: str) -> None:
     """Solve a file in this process, and print as JSON what that took."""
-    model: Any = Nothing() if name == "nothing" else Springs()
+    case = CASES[name]
     more, folder, heard = WHO[who], Path(path).parent, list[Event]()
     if name == "nothing":
         ranges.RANGE, ranges.PATIENCE = 64, 0.0
@@ -92,9 +111,8 @@ def child(path: str, name: str, who: str) -> None:
         heard.clear()
         out, control = folder / "out.h5", Control(listeners=[heard.append])
         began = time.perf_counter()
-        invsolve.solve(
-            data, model, "bfgs", compile="off", batch_size=BATCH, out=out, overwrite=True, control=control, **more
-        )
+        how: dict[str, Any] = {"compile": "off", "batch_size": case.batch, "overwrite": True, **more}
+        invsolve.solve(data, case.model, "bfgs", out=out, control=control, **how)
         return time.perf_counter() - began
 
     if "cluster" in more:
@@ -117,23 +135,25 @@ def run(path: Path, name: str, who: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def speed(n: int, repeats: int) -> list[list[Any]]:
+def speed(name: str, repeats: int) -> list[list[Any]]:
     """One process, two, and the cluster with one and with two workers, in turn."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.h5"
-        invsolve.write_dataset(path, springs(n))
-        invsolve.write_dataset(path.with_name("few.h5"), springs(64))
+        invsolve.write_dataset(path, springs(CASES[name]))
+        invsolve.write_dataset(path.with_name("few.h5"), springs(replace(CASES[name], n=8)))
         measured: dict[str, list[dict[str, float]]] = {who: [] for who in WHO}
         for _ in range(repeats):
             for who, found in measured.items():
-                found.append(run(path, "springs", who))
+                found.append(run(path, name, who))
     rows = []
     for who, found in measured.items():
         took = [one["seconds"] for one in found]
         faster = statistics.median(a["seconds"] / b for a, b in zip(measured["one process"], took, strict=True))
         count, each = (statistics.median(one[key] for one in found) for key in ("ranges", "median"))
         spread = f"{min(took):.1f} to {max(took):.1f}"
-        rows.append([who, f"{statistics.median(took):.1f}", spread, f"{count:.0f}", f"{each:.1f}", f"{faster:.2f}"])
+        rows.append(
+            [name, who, f"{statistics.median(took):.1f}", spread, f"{count:.0f}", f"{each:.1f}", f"{faster:.2f}"]
+        )
     return rows
 
 
@@ -173,7 +193,7 @@ def main() -> None:
     """Measure what is asked for, and print tables."""
     parser = argparse.ArgumentParser(description="invsolve on Ray")
     parser.add_argument("--only", choices=["speed", "training", "ranges"])
-    parser.add_argument("--examples", type=int, default=4096, help="of the measurement of speed")
+    parser.add_argument("--case", choices=["short chains", "long chains"], help="of the measurement of speed")
     parser.add_argument("--repeats", type=int, default=3, help="of the measurement of speed")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -182,8 +202,9 @@ def main() -> None:
         child(*arguments.child)
         return
     if arguments.only in (None, "speed"):
-        columns = ["", "seconds", "least and most", "ranges", "seconds of the median range", "times as fast"]
-        print(as_markdown(columns, speed(arguments.examples, arguments.repeats)), flush=True)
+        columns = ["model", "", "seconds", "least and most", "ranges", "seconds of the median range", "times as fast"]
+        cases = [arguments.case] if arguments.case else ["short chains", "long chains"]
+        print(as_markdown(columns, [row for case in cases for row in speed(case, arguments.repeats)]), flush=True)
     if arguments.only in (None, "training"):
         print(as_markdown(["", "seconds", "median change of the losses"], training(64, 60)), flush=True)
     if arguments.only in (None, "ranges"):

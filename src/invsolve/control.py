@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from invsolve.events import Event, Listener
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GRACE = 10.0  # seconds for scoring what was reached, once a run is stopped: schedulers give 30 in all
 BETWEEN_EVENTS = 30.0  # seconds from one event of progress to the next

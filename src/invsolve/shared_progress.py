@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from invsolve.control import Control, Progress
 
@@ -39,6 +38,8 @@ def show(control: Control, parts: Sequence[Told], *, done: int, total: int, eval
         total: examples of the run.
         evaluations: made for the ranges before them.
     """
+    import torch  # not by the board of a cluster, which begins in half of the time without it
+
     heard = [part for part in parts if part.losses is not None]
     if not heard:
         return
