@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 RANGE = 4096  # examples of the first range: a few full batches
 PATIENCE = 5.0  # seconds; a range that took less is followed by one of twice the size
+WORTHWHILE = 10.0  # seconds of a range, beside which what it costs to hand it to another machine is little
 MEMORY = 2**26  # bytes of data that a range may bring into memory
 
 Range = tuple[int, int]
@@ -76,15 +77,15 @@ class Ranges:
     def took(self, rows: int, seconds: float) -> None:
         """Tell how long a range of so many rows took."""
         self._pace = rows / max(seconds, 1e-3)
-        if seconds < max(PATIENCE, self._worthwhile / 2):
+        if seconds < PATIENCE * max(1.0, self._worthwhile / WORTHWHILE):
             self._size = max(self._size, min(2 * rows, self._most))
 
     def share(self, workers: int, each: int = 1, worthwhile: float = 0.0) -> None:
         """From now on, the ranges are solved by so many workers at a time.
 
         None needs to be smaller than a worker's share of all that is left, or of so many of `RANGE`, in `each` parts;
-        none is to take less than so many seconds, while there is as much for each worker; so they double until they
-        take half of that.
+        none is to take less than so many seconds, while there is as much for each worker; where that is more than
+        `WORTHWHILE`, they double for longer.
         """
         rounds = each * max(1, math.ceil(self.left / (workers * RANGE)))
         self._workers, self._least = workers, math.ceil(self.left / (workers * rounds))

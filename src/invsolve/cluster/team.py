@@ -12,10 +12,9 @@ from invsolve.cluster.session import Session, beside_driver
 from invsolve.cluster.worker import MOST_BEGUN, Job, Raised, solve_range
 from invsolve.control import Control
 from invsolve.errors import InvsolveError, WorkerError, first_line
-from invsolve.ranges import Range, Ranges
+from invsolve.ranges import WORTHWHILE, Range, Ranges
 from invsolve.shared_progress import show
 
-_WORTHWHILE = 10.0  # seconds of a range, beside which what it costs to hand it out is little
 _EACH = (
     0.03  # seconds in which a driver takes in a range with ease; of a thousand workers none may come sooner than in 30
 )
@@ -96,7 +95,7 @@ class _Team:
 
         self.session, self.ranges, self.brought, self.control, self.total = session, ranges, brought, control, total
         self.workers = session.count_workers()
-        ranges.share(self.workers, _PER_WORKER, max(_WORTHWHILE, _EACH * self.workers))
+        ranges.share(self.workers, _PER_WORKER, max(WORTHWHILE, _EACH * self.workers))
         self.done, self.evaluations = total - ranges.left, 0
         self.hung: str | None = None
         self.pending: dict[Any, Range] = {}
