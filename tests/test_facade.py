@@ -36,6 +36,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = invsolve.solv  # type: ignore[attr-defined]
 
 
-def test_importing_imports_no_torch() -> None:
-    script = "import sys, invsolve; assert not {'torch', 'numpy', 'h5py'} & set(sys.modules)"
+@pytest.mark.parametrize(
+    ("imported", "heavy"),
+    [
+        ("invsolve", {"torch", "numpy", "h5py"}),
+        ("invsolve.pipeline", {"scipy.stats", "scipy.special"}),  # of comparisons alone
+        ("invsolve.cluster.board", {"torch"}),  # a process of its own in every run on a cluster
+    ],
+)
+def test_importing_imports_nothing_heavy(imported: str, heavy: set[str]) -> None:
+    script = f"import sys, {imported}; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

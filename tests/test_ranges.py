@@ -7,6 +7,7 @@ import heapq
 import pytest
 
 from invsolve import ranges
+from invsolve.cluster.team import EACH
 from invsolve.ranges import Range, Ranges, split
 
 
@@ -72,7 +73,7 @@ def test_of_many_workers_ranges_come_in_slowly_enough() -> None:
     """A hundred million examples of 30 ms, 3,200 workers, and a driver that takes 15 ms for each range."""
     workers, each, driver = 3200, 0.03, 0.0
     plan = Ranges(10**8, [], 32)
-    plan.share(workers, 8, 0.03 * workers)
+    plan.share(workers, 8, EACH * workers)
     ended = [(0.0, 0)] * workers  # when, with a range of how many
     while (given := plan.take()) is not None:
         now, rows = heapq.heappop(ended)

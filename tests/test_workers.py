@@ -232,19 +232,8 @@ def test_no_worker_outlives_its_parent_and_the_run_resumes(number: signal.Signal
     (tmp_path / "slow.py").write_text(SLOW)
     seen = tmp_path / "seen"
     seen.mkdir()
-    words = [
-        sys.executable,
-        "-c",
-        SCRIPT,
-        "solve",
-        "d.h5",
-        "--model",
-        "slow.py:F",
-        "--threads",
-        "2",
-        "--compile",
-        "off",
-    ]
+    flags = ["--model", "slow.py:F", "--threads", "2", "--compile", "off"]
+    words = [sys.executable, "-c", SCRIPT, "solve", "d.h5", *flags]
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(words, cwd=tmp_path, start_new_session=True, **streams)
     parts = tmp_path / "d.bfgs.h5.parts"

@@ -15,9 +15,7 @@ from invsolve.errors import InvsolveError, WorkerError, first_line
 from invsolve.ranges import WORTHWHILE, Range, Ranges
 from invsolve.shared_progress import show
 
-_EACH = (
-    0.03  # seconds in which a driver takes in a range with ease; of a thousand workers none may come sooner than in 30
-)
+EACH = 0.03  # seconds from one range to the next, whoever ends it: the driver takes less than half of that for it
 _PER_WORKER = 8  # ranges at least, so that those that take long balance
 _WAIT = 0.2  # seconds, that bound how late a signal is seen
 _LOOK = 0.5  # seconds from one look at the board to the next
@@ -95,7 +93,7 @@ class _Team:
 
         self.session, self.ranges, self.brought, self.control, self.total = session, ranges, brought, control, total
         self.workers = session.count_workers()
-        ranges.share(self.workers, _PER_WORKER, max(WORTHWHILE, _EACH * self.workers))
+        ranges.share(self.workers, _PER_WORKER, max(WORTHWHILE, EACH * self.workers))
         self.done, self.evaluations = total - ranges.left, 0
         self.hung: str | None = None
         self.pending: dict[Any, Range] = {}
