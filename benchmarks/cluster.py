@@ -91,7 +91,8 @@ class Case:
 CASES = {
     "short chains": Case(Springs(32), 4096, 128),  # F takes as long of 8 as of 128
     "long chains": Case(Springs(2048), 256, 16),  # as much of each, nearly
-    "nothing": Case(Nothing(), 0, 128, rows=64),
+    "tiny ranges": Case(Nothing(), 0, 128, rows=64),
+    "wide ranges": Case(Nothing(), 0, 4096, rows=4096),
 }
 
 
@@ -180,16 +181,16 @@ def training(n: int, steps: int) -> list[list[Any]]:
     return found
 
 
-def many(n: int) -> list[Any]:
-    """Tiny ranges without work in F: ranges a minute, and what of the processor and of memory the driver takes."""
+def many(name: str, n: int) -> list[Any]:
+    """Ranges without work in F: how many a minute, and what of the processor and of memory the driver takes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.h5"
         invsolve.write_dataset(path, invsolve.Dataset(targets=np.zeros((n, 1)), x0=np.zeros(1)))
         invsolve.write_dataset(path.with_name("few.h5"), invsolve.Dataset(targets=np.zeros((512, 1)), x0=np.zeros(1)))
-        found = run(path, "nothing", "2 workers on a cluster")
+        found = run(path, name, "2 workers on a cluster")
     count, took = int(found["ranges"]), found["seconds"]
     each = f"{1e3 * found['cpu'] / count:.1f}"
-    return [n, count, f"{took:.1f}", f"{60 * count / took:.0f}", each, f"{found['peak']:.0f}"]
+    return [name, n, count, f"{took:.1f}", f"{60 * count / took:.0f}", each, f"{found['peak']:.0f}"]
 
 
 def main() -> None:
@@ -211,8 +212,9 @@ def main() -> None:
     if arguments.only in (None, "training"):
         print(as_markdown(["", "seconds", "median change of the losses"], training(64, 60)), flush=True)
     if arguments.only in (None, "ranges"):
-        rows = [many(n) for n in (32_000, 128_000, 512_000)]
-        columns = ["examples", "ranges", "seconds", "ranges a minute", "driver's ms a range", "its peak, MB"]
+        sizes = {"tiny ranges": (32_000, 128_000, 512_000), "wide ranges": (500_000, 1_000_000, 4_000_000)}
+        rows = [many(name, n) for name, ns in sizes.items() for n in ns]
+        columns = ["", "examples", "ranges", "seconds", "ranges a minute", "driver's ms a range", "its peak, MB"]
         print(as_markdown(columns, rows))
 
 

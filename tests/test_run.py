@@ -22,6 +22,7 @@ from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.run_folder import RunFolder
 from invsolve.data.solution import COLUMNS, Status
+from invsolve.events import Event
 from invsolve.models.base import FunctionModel
 
 COMPARED = [*(c for c in COLUMNS if c != "example"), "history"]
@@ -64,6 +65,16 @@ def test_ranges_make_no_difference(method: str, monkeypatch: pytest.MonkeyPatch,
     np.testing.assert_allclose(pieces.history, whole.history, rtol=1e-4, atol=1e-12)
     assert np.array_equal(pieces.example, np.arange(13))
     assert [p.name for p in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_ranges_are_bounded_by_what_comes_of_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, heard = Dataset(targets=np.zeros((400, 1)), x0=np.zeros(50)), list[Event]()
+    monkeypatch.setattr(ranges, "MEMORY", 40 * 8 * (1 + 50 * 2))  # 40 examples' y, x and x0; and y alone of all
+    model = FunctionModel(lambda x, identifiers: x.sum(1, keepdim=True), "sum")
+    invsolve.solve(data, model, "bfgs", control=Control(listeners=[heard.append]), threads=1)
+    sizes = [event.told["stop"] - event.told["start"] for event in heard if event.kind == "range"]
+    assert sum(sizes) == 400
+    assert max(sizes) <= 40 * 1.5
 
 
 @pytest.mark.usefixtures("small_ranges")

@@ -296,6 +296,11 @@ class RangeSolver:
         unknown = sum(values.nbytes for values in self._unknown(1).values())
         return unknown + 2 * 8 * math.prod(self.x_shape) + 4 * 8  # x twice; loss_initial, counts and name
 
+    @property
+    def row_bytes(self) -> int:
+        """What one example brings into memory: its data, and its columns."""
+        return self.dataset.row_bytes + self.result_bytes
+
     def not_run(self, start: int, stop: int) -> Columns:
         """Columns of examples that the run did not come to."""
         rows = self.dataset.rows(start, stop, self.x_shape)

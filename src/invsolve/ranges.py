@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 RANGE = 4096  # examples of the first range: a few full batches
 PATIENCE = 5.0  # seconds; a range that took less is followed by one of twice the size
 WORTHWHILE = 10.0  # seconds of a range, beside which what it costs to hand it to another machine is little
-MEMORY = 2**26  # bytes of data that a range may bring into memory
+MEMORY = 2**26  # bytes of data and results that a range may bring into memory
 
 Range = tuple[int, int]
 """The examples start ≤ i < stop."""
@@ -23,7 +23,7 @@ class Ranges:
     Args:
         n: examples in all.
         finished: ranges that need not be solved, in order.
-        row_bytes: size of the data of one example.
+        row_bytes: size of the data of one example, and of what comes of it.
         grain: ranges begin at multiples of it.
     """
 

@@ -193,7 +193,7 @@ class Run:
         for start, stop, columns in folder.finished() if folder is not None else ():
             reached.add(Answer((start, stop), True, any_finite(columns)))
             control.tell("kept", start=start, stop=stop)
-        ranges = Ranges(len(self.dataset), reached.kept, self.dataset.row_bytes, self.solver.group or 1)
+        ranges = Ranges(len(self.dataset), reached.kept, self.solver.row_bytes, self.solver.group or 1)
         workers = self._workers(ranges)
         # Rows that processes may share gain little from a second thread, and lose much by it on a busy machine.
         one = workers > 1 or self.settings.deterministic
@@ -363,7 +363,7 @@ class Run:
         """All ranges in order: first example, and columns."""
         reached, n = self.reached, len(self.dataset)
         there = sorted([*reached.kept, *reached.held])
-        left, not_run = Ranges(n, there, self.dataset.row_bytes), set[Range]()
+        left, not_run = Ranges(n, there, self.solver.row_bytes), set[Range]()
         while (given := left.take()) is not None:
             not_run.add(given)
         for start, stop in sorted([*there, *not_run]):
