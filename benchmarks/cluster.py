@@ -212,7 +212,7 @@ def main() -> None:
     if arguments.only in (None, "training"):
         print(as_markdown(["", "seconds", "median change of the losses"], training(64, 60)), flush=True)
     if arguments.only in (None, "ranges"):
-        sizes = {"tiny ranges": (32_000, 128_000, 512_000), "wide ranges": (500_000, 1_000_000, 4_000_000)}
+        sizes = {"tiny ranges": (32_000, 128_000, 512_000), "wide ranges": (500_000, 1_000_000, 4_000_000, 16_000_000)}
         rows = [many(name, n) for name, ns in sizes.items() for n in ns]
         columns = ["", "examples", "ranges", "seconds", "ranges a minute", "driver's ms a range", "its peak, MB"]
         print(as_markdown(columns, rows))

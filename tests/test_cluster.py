@@ -24,7 +24,7 @@ from torch import Tensor
 
 import invsolve
 from invsolve import ranges
-from invsolve.cluster import code, session, team
+from invsolve.cluster import code, session, team, worker
 from invsolve.control import Control
 from invsolve.data.dataset import Dataset
 from invsolve.data.solution import COLUMNS, Solution
@@ -122,6 +122,34 @@ def test_a_cluster_changes_no_solution(nodes: Any, method: str, tmp_path: Path) 
     assert sum(event.kind == "range" for event in heard) >= 8
     assert json.loads(found.attributes["cluster"])["workers"] == 2
     assert list(tmp_path.iterdir()) == [out]
+
+
+class Loaded:
+    """A job, as whose data are opened where it is loaded."""
+
+    beat = 0.5
+    times = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Loaded.again, ()
+
+    @staticmethod
+    def again() -> Loaded:
+        Loaded.times += 1
+        return Loaded()
+
+    def make(self) -> object:
+        return object()
+
+
+def test_a_process_loads_a_job_once(nodes: Any) -> None:
+    session.connect(Cluster(nodes.address), None)
+    one, other = [ray.put(Loaded())], [ray.put(Loaded())]
+    first = worker._work(one)
+    assert worker._work(one) is first
+    assert Loaded.times == 1
+    assert worker._work(other) is not first
+    assert Loaded.times == 2
 
 
 def test_what_machines_do_not_share_is_returned(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 import invsolve
 from invsolve.analysis.summary import summarize
-from invsolve.data import files
+from invsolve.data import files, hdf5
 from invsolve.data.dataset import Dataset
 from invsolve.data.hdf5 import StoredArray
 from invsolve.data.solution import COLUMNS, HISTORY_EVALUATIONS, Solution, Status
@@ -207,6 +208,14 @@ def test_arrays_stay_in_the_file_until_asked_for(wave_packets: Path) -> None:
     assert np.asarray(data.targets).shape == (12, 32)
     assert np.asarray(data.targets[2:4]).shape == (2, 32)
     assert len(data) == 12
+
+
+def test_arrays_travel_by_name(wave_packets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = invsolve.read_dataset(wave_packets).targets
+    monkeypatch.setattr(hdf5, "heaps_end", lambda path, width: pytest.fail("the whole file is read once more"))
+    letter = pickle.dumps(targets)
+    assert len(letter) < 500
+    np.testing.assert_array_equal(pickle.loads(letter), targets)
 
 
 Change = Callable[[h5py.File], None]

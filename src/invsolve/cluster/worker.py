@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from invsolve.control import Control, Progress
@@ -51,7 +50,6 @@ class Job:
 
     make: Callable[[], Work]
     beat: float = 0.5  # seconds from one word with the board to the next
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass
@@ -62,13 +60,13 @@ class Raised:
     error: InvsolveError
 
 
-_made: dict[str, Work] = {}
-"""The work of the run that this process belongs to, by its key."""
+_made: dict[str, tuple[Work, float]] = {}
+"""The work of the run that this process belongs to, with its beat, by the number of the job's reference."""
 
 
 def solve_range(job: list[Any], board: Any, given: Range, brought: Any, seconds_left: float | None) -> Any:
-    """The task. `job` holds the reference of a `Job`, which is loaded only where it is not known yet; `brought` is what
-    this range alone needs.
+    """The task. `job` holds the reference of a `Job`, which is followed where it is new; `brought` is what this range
+    alone needs.
 
     Returns:
         The answer of the work, or what it `Raised`.
@@ -96,14 +94,15 @@ def solve_range(job: list[Any], board: Any, given: Range, brought: Any, seconds_
         return Raised(ray.get_runtime_context().get_node_id(), error)
 
 
-def _work(reference: list[Any]) -> tuple[Work, float]:
+def _work(job: list[Any]) -> tuple[Work, float]:
     import ray
 
-    job: Job = ray.get(reference[0])
-    if job.key not in _made:
+    (reference,) = job
+    if (known := reference.hex()) not in _made:
         _made.clear()  # of a run before this one
-        _made[job.key] = job.make()
-    return _made[job.key], job.beat
+        made: Job = ray.get(reference)  # which opens the data
+        _made[known] = made.make(), made.beat
+    return _made[known]
 
 
 class Line:

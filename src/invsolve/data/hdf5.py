@@ -94,7 +94,7 @@ class StoredArray:
 
 def _stored_again(path: str, name: str) -> StoredArray:
     """The array of this name in a file, which another process has opened."""
-    node = find_node(open_file(Path(path)), Path(path), name)
+    node = find_node(_open(Path(path)), Path(path), name)  # whose heaps that one has looked through
     if not isinstance(node, h5py.Dataset):
         raise DataError(f"{path} holds no array '{name}'")
     return StoredArray(Path(path), node)
@@ -191,6 +191,14 @@ _CLASSES = {
 
 
 def open_file(path: Path) -> h5py.File:
+    file = _open(path)
+    if not heaps_end(path, file.id.get_create_plist().get_sizes()[1]):
+        file.close()
+        raise DataError(f"{path} is a damaged HDF5 file: the sizes in a heap of texts do not add up")
+    return file
+
+
+def _open(path: Path) -> h5py.File:
     try:
         exists = path.exists()
     except PermissionError:
@@ -202,7 +210,7 @@ def open_file(path: Path) -> h5py.File:
     if not path.is_file():
         raise DataError(f"{path} is no regular file; HDF5 needs one")
     try:
-        file = h5py.File(path, "r")
+        return h5py.File(path, "r")
     except PermissionError:
         raise DataError(f"{path} cannot be read: permission denied") from None
     except OSError as error:
@@ -212,10 +220,6 @@ def open_file(path: Path) -> h5py.File:
             is_hdf5 = False
         what = f"is a damaged or truncated HDF5 file ({first_line(error)})" if is_hdf5 else "is not an HDF5 file"
         raise DataError(f"{path} {what}") from None
-    if not heaps_end(path, file.id.get_create_plist().get_sizes()[1]):
-        file.close()
-        raise DataError(f"{path} is a damaged HDF5 file: the sizes in a heap of texts do not add up")
-    return file
 
 
 def find_node(file: h5py.File, path: Path, name: str) -> h5py.Dataset | h5py.Group | None:
