@@ -29,6 +29,7 @@ from torch import Tensor
 
 import invsolve
 from invsolve import ranges
+from invsolve.allocator import keep_freed_memory
 from invsolve.cluster.session import connect, disconnect
 from invsolve.control import Control
 from invsolve.events import Event
@@ -105,6 +106,7 @@ def springs(case: Case) -> invsolve.Dataset:
 
 def child(path: str, name: str, who: str) -> None:
     """Solve a file in this process, and print as JSON what that took."""
+    keep_freed_memory()  # as the command does
     case = CASES[name]
     more, folder, heard = WHO[who], Path(path).parent, list[Event]()
     if case.rows is not None:
@@ -139,12 +141,13 @@ def run(path: Path, name: str, who: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def speed(name: str, repeats: int) -> list[list[Any]]:
+def speed(name: str, scale: float, repeats: int) -> list[list[Any]]:
     """One process, two, and the cluster with one and with two workers, in turn."""
+    case = replace(CASES[name], n=round(scale * CASES[name].n))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.h5"
-        invsolve.write_dataset(path, springs(CASES[name]))
-        invsolve.write_dataset(path.with_name("few.h5"), springs(replace(CASES[name], n=8)))
+        invsolve.write_dataset(path, springs(case))
+        invsolve.write_dataset(path.with_name("few.h5"), springs(replace(case, n=8)))
         measured: dict[str, list[dict[str, float]]] = {who: [] for who in WHO}
         for _ in range(repeats):
             for who, found in measured.items():
@@ -198,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="invsolve on Ray")
     parser.add_argument("--only", choices=["speed", "training", "ranges"])
     parser.add_argument("--case", choices=["short chains", "long chains"], help="of the measurement of speed")
+    parser.add_argument("--scale", type=float, default=1.0, help="of how many examples: so that ranges take 10 s here")
     parser.add_argument("--repeats", type=int, default=3, help="of the measurement of speed")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -208,7 +212,8 @@ def main() -> None:
     if arguments.only in (None, "speed"):
         columns = ["model", "", "seconds", "least and most", "ranges", "seconds of the median range", "times as fast"]
         cases = [arguments.case] if arguments.case else ["short chains", "long chains"]
-        print(as_markdown(columns, [row for case in cases for row in speed(case, arguments.repeats)]), flush=True)
+        rows = [row for case in cases for row in speed(case, arguments.scale, arguments.repeats)]
+        print(as_markdown(columns, rows), flush=True)
     if arguments.only in (None, "training"):
         print(as_markdown(["", "seconds", "median change of the losses"], training(64, 60)), flush=True)
     if arguments.only in (None, "ranges"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from invsolve.allocator import keep_freed_memory
 from invsolve.checkpoints import Checkpoints, State
 from invsolve.cluster.code import return_to_code
 from invsolve.cluster.session import connect
@@ -149,6 +150,7 @@ class _Remade:
 
     def __init__(self, asked: Asked) -> None:
         return_to_code()
+        keep_freed_memory()
         ready = prepare(asked.dataset, asked.model, asked.model_options, asked.settings)
         self.settings, self.solver, self._threads = asked.settings, ready.solver, ready.threads
         self.watch: Watch = ready.solver.conduct.watch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import os
 import shlex
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from invsolve.allocator import keep_freed_memory
 from invsolve.errors import InvsolveError, PipeClosed, visible
 
 if TYPE_CHECKING:
@@ -26,23 +26,6 @@ _SIGPIPE, _SIGINT = 128 + 13, 128 + 2
 _LONGEST = 2000  # characters of an error
 
 
-def _keep_freed_memory() -> None:
-    """Let the C library keep what is freed, up to a gigabyte, for the next tensor.
-
-    glibc gives large blocks back to the system at once, and every round then waits for pages that are zeroed anew:
-    a fifth to a half of the time of large batches. Elsewhere, and where the user has set this, nothing is done.
-    """
-    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_TRIM_THRESHOLD, 2**30)
-        mallopt(_MMAP_THRESHOLD, 2**25)
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-
 def run_command_line(app: typer.Typer) -> NoReturn:
     """Run the command line; every way it can end is turned into its exit code here."""
     from typer.main import get_command
@@ -50,7 +33,7 @@ def run_command_line(app: typer.Typer) -> NoReturn:
     # Threads that wait for each other must not burn a core that another process needs: by default they spin so long
     # that runs on a busy machine became up to 30 times slower. torch's OpenMP reads this when it is loaded, later.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    _keep_freed_memory()
+    keep_freed_memory()
     if sys.stdout is None:  # closed by the shell (>&-)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):  # a name in a file may hold what no terminal can show
