@@ -239,6 +239,45 @@ def processes(name: str) -> list[int]:
     return found
 
 
+def children(process: int) -> list[int]:
+    """A process, and all that it has begun."""
+    found = [process]
+    for of in found:
+        for path in Path(f"/proc/{of}/task").glob("*/children"):
+            found += map(int, path.read_text().split())
+    return found
+
+
+@pytest.mark.slow
+def test_a_node_that_falls_silent_costs_no_example(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where its network is gone: nothing closes the connections to it, and Ray waits for answers for minutes."""
+    monkeypatch.setattr(team, "_SILENT", 3.0)
+    handed, hand = list[ranges.Range](), team._Team._hand
+
+    def noting(self: Any, given: ranges.Range, strategy: Any) -> None:
+        handed.append(given)
+        hand(self, given, strategy)
+
+    monkeypatch.setattr(team._Team, "_hand", noting)
+    model, out = own_model(tmp_path, "time.sleep(0.05)"), tmp_path / "out.h5"
+    third = nodes.add_node(num_cpus=1)
+    heard: list[Event] = []
+
+    def losing(event: Event) -> None:
+        heard.append(event)
+        if event.kind == "range" and sum(e.kind == "range" for e in heard) == 2:
+            raylet = third.all_processes["raylet"][0].process.pid
+            for process in children(raylet):
+                os.kill(process, signal.SIGSTOP)
+
+    found = on(nodes, waves(), model, out=out, control=Control(listeners=[losing]))
+    nodes.remove_node(third, allow_graceful=False)
+    assert_same(found, invsolve.solve(waves(), sine, "bfgs", threads=1))
+    assert sorted(s for e in heard if e.kind == "range" for s in range(e.told["start"], e.told["stop"])) == [*range(40)]
+    assert len(handed) > len(set(handed))  # Ray alone would do it after minutes
+    assert any(e.kind == "lost" for e in heard)
+
+
 @pytest.mark.slow
 def test_a_board_that_is_lost_is_followed_by_another(nodes: Any, tmp_path: Path) -> None:
     """As where memory runs out on a machine that has no other worker. It is told to stop again, too."""

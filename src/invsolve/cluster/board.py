@@ -17,6 +17,7 @@ class News:
     events: list[Event] = field(default_factory=list)
     hung: dict[Range, str] = field(default_factory=dict)  # in which evaluation, in words
     lost: list[Range] = field(default_factory=list)  # begun anew, for who worked on them is gone
+    where: dict[Range, str] = field(default_factory=dict)  # Ray's node of the ranges under way, however old
 
 
 class Board:
@@ -27,10 +28,11 @@ class Board:
         self._begun: dict[Range, int] = {}
         self._news = News()
 
-    def begin(self, given: Range) -> int:
-        """A worker begins with this range; how many have done so before it."""
+    def begin(self, given: Range, node: str) -> int:
+        """A worker on a node of Ray's begins with this range; how many have done so before it."""
         before = self._begun.get(given, 0)
         self._begun[given] = before + 1
+        self._news.where[given] = node
         if before:
             self._news.lost.append(given)
         return before
@@ -58,5 +60,6 @@ class Board:
         for given in ended:
             self._begun.pop(given, None)
             self._news.told.pop(given, None)
-        news, self._news = self._news, News(told=self._news.told)
+            self._news.where.pop(given, None)
+        news, self._news = self._news, News(told=self._news.told, where=self._news.where)
         return news

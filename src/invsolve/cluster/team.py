@@ -19,6 +19,7 @@ EACH = 0.03  # seconds from one range to the next, whoever ends it: the driver t
 _PER_WORKER = 8  # ranges at least, so that those that take long balance
 _WAIT = 0.2  # seconds, that bound how late a signal is seen
 _LOOK = 0.5  # seconds from one look at the board to the next
+_SILENT = 10.0  # seconds that Ray has for a range of a machine which it knows to be lost
 
 
 def solve_on_cluster(
@@ -79,6 +80,13 @@ def _unsolved(given: Range, error: Exception) -> WorkerError:
     )
 
 
+def _alive() -> set[str]:
+    """Ray's nodes that it can reach."""
+    import ray
+
+    return {one["NodeID"] for one in ray.nodes() if one["Alive"]}
+
+
 class _Team:
     def __init__(
         self,
@@ -100,7 +108,10 @@ class _Team:
         self._stopping = False
         self._forget: list[Range] = []
         self._moved: set[Range] = set()  # to another machine, for the work raised on one
-        self._looked = time.monotonic()
+        self._seen = _alive()  # machines, of which some may be lost by now
+        self._silent: set[Range] = set()  # which nobody alive had begun when last looked at
+        self._left: dict[Range, int] = {}  # handed out anew for that; how many machines were lost by then
+        self._looked = self._counted = time.monotonic()
         self._job = [ray.put(job)]
         # Begun again where it is ended for want of memory: on a machine without other workers Ray has no other to end.
         lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": beside_driver()}
@@ -111,8 +122,8 @@ class _Team:
             num_gpus=asked.gpus_per_worker,
             max_calls=0,  # any number; a process that used a GPU would end with each task otherwise
             max_retries=MOST_BEGUN,
-            scheduling_strategy="SPREAD",
         )(solve_range)
+        self._strategy = "SPREAD"
 
     def hand_out(self) -> bool:
         """Give ranges to idle workers; whether any is left for them."""
@@ -120,11 +131,12 @@ class _Team:
             given = self.ranges.take()
             if given is None:
                 return False
-            self._hand(self._task, given)
+            self._hand(given, self._strategy)
         return not self.control.stopped and self.hung is None
 
-    def _hand(self, task: Any, given: Range) -> None:
+    def _hand(self, given: Range, strategy: Any) -> None:
         brought, left = self.brought(given), self.control.seconds_left
+        task = self._task.options(scheduling_strategy=strategy)
         self.pending[task.remote(self._job, self._board, given, brought, left)] = given
 
     def _hand_elsewhere(self, given: Range, raised: Raised) -> None:
@@ -141,7 +153,7 @@ class _Team:
         self._moved.add(given)
         self.control.tell("lost", start=given[0], stop=given[1], text=str(raised.error))
         there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(others[0]["NodeID"], soft=True)
-        self._hand(self._task.options(scheduling_strategy=there), given)
+        self._hand(given, there)
 
     def ended(self) -> list[Any]:
         """The answers that have come, after a short wait for one."""
@@ -196,12 +208,36 @@ class _Team:
             self.control.tell(event.kind, **event.told)
         for start, stop in news.lost:
             self.control.tell("lost", start=start, stop=stop)
+        self._leave_lost_machines(news.where)
         show(self.control, list(news.told.values()), done=self.done, total=self.total, evaluations=self.evaluations)
         for given, words in news.hung.items():
             self.hung = self.hung or words
             for reference in [r for r, of in self.pending.items() if of == given]:
                 ray.cancel(reference, force=True)
                 self.ranges.give_back(given)
+
+    def _leave_lost_machines(self, where: dict[Range, str]) -> None:
+        """Hand out anew what Ray does not: where a network fell silent, it waits for minutes for what the lost say."""
+        import ray
+
+        if time.monotonic() - self._counted < _SILENT:
+            return
+        self._counted, alive = time.monotonic(), _alive()
+        self._seen |= alive
+        if not (lost := len(self._seen - alive)):
+            return
+        # Nobody may have begun them, where it was the lost machine that was asked to; or they wait for their turn.
+        silent = {given for given in self.pending.values() if where.get(given) not in alive}
+        again = {given for given in silent & self._silent if self._left.get(given, 0) < lost}
+        if again:  # tasks of one strategy are placed one after another, and the lost machine was asked to place one
+            self._strategy = "DEFAULT" if self._strategy == "SPREAD" else "SPREAD"
+        for reference, given in list(self.pending.items()):
+            if given in again:
+                ray.cancel(reference, force=True)
+                del self.pending[reference]
+                self._left[given] = lost
+                self._hand(given, self._strategy)
+        self._silent = silent
 
     def close(self) -> None:
         """Let nobody work on: what they finished has been handed over."""

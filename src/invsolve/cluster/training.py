@@ -310,7 +310,7 @@ def _taught(course: Course, board: Any, crew: Crew) -> Any:
     import ray
 
     key = (crew.rank, -1)
-    ray.get(board.begin.remote(key))
+    ray.get(board.begin.remote(key, ray.get_runtime_context().get_node_id()))
     trainee = course.make()
 
     def keep(state: State) -> int:

@@ -76,7 +76,8 @@ def solve_range(job: list[Any], board: Any, given: Range, brought: Any, seconds_
     """
     import ray
 
-    before = ray.get(board.begin.remote(given))
+    node = ray.get_runtime_context().get_node_id()
+    before = ray.get(board.begin.remote(given, node))
     if before >= MOST_BEGUN:
         raise WorkerError(
             f"{before} workers died while they solved examples {given[0]} to {given[1] - 1}; perhaps memory ran out: "
@@ -91,7 +92,7 @@ def solve_range(job: list[Any], board: Any, given: Range, brought: Any, seconds_
             return work(*given, brought, RemoteControl(line, seconds_left))
     except InvsolveError as error:
         ray.get(board.excuse.remote(given))
-        return Raised(ray.get_runtime_context().get_node_id(), error)
+        return Raised(node, error)
 
 
 def _work(job: list[Any]) -> tuple[Work, float]:
