@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import tempfile
 import time
@@ -263,12 +264,14 @@ def _fit_with(config: dict[str, Any], asked: Cluster, workers: int) -> None:
     each: dict[str, float] = {"CPU": asked.cpus_per_worker}
     if asked.gpus_per_worker:
         each["GPU"] = asked.gpus_per_worker
+    # Before version 2 of Ray Train the trainer itself would take a core, for which there is no room.
+    more = {} if importlib.util.find_spec("ray.train.v2") else {"trainer_resources": {"CPU": 0}}
     with tempfile.TemporaryDirectory(prefix="invsolve-train-") as folder:  # of Ray's own notes: checkpoints are ours
         TorchTrainer(
             _train,
             train_loop_config=config,
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if "GPU" in each else "gloo"),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu="GPU" in each, resources_per_worker=each),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu="GPU" in each, resources_per_worker=each, **more),
             run_config=RunConfig(storage_path=folder, failure_config=_failures()),
         ).fit()
 
