@@ -236,6 +236,8 @@ class _Team:
                 ray.cancel(reference, force=True)
                 del self.pending[reference]
                 self._left[given] = lost
+                if given not in where:  # of those that were begun the board tells
+                    self.control.tell("lost", start=given[0], stop=given[1], text="not begun since a machine was lost")
                 self._hand(given, self._strategy)
         self._silent = silent
 
